@@ -1,0 +1,433 @@
+package gondolin
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"gondolin/internal/control"
+	"gondolin/internal/wire"
+)
+
+const (
+	// DefaultGrace is how long a cancelled command may take to end by itself.
+	DefaultGrace = 2 * time.Second
+	// DefaultWaitDelay is how long output may stay open after a command's end.
+	DefaultWaitDelay = time.Second
+	// cancelMargin is what a guest gets beyond the grace to report the end of a
+	// command that was killed, before Wait gives up on it.
+	cancelMargin = 5 * time.Second
+)
+
+// Cmd is a command in the guest, in the shape of os/exec.Cmd. It is made by
+// [VM.Command] and cannot be reused.
+type Cmd struct {
+	// Args is the command line, the program first. A program without a slash is
+	// searched in PATH.
+	Args []string
+	// Env holds "K=V" entries over the VM's environment; of one name the last wins.
+	Env []string
+	// Dir is the working directory in the guest. Empty: the user's home.
+	Dir string
+	// User is NAME, UID, NAME:GROUP or UID:GID, looked up in the guest. Empty: root.
+	User string
+	// TTY gives the command a controlling terminal of this size. Stderr then comes
+	// with Stdout.
+	TTY *Size
+
+	// Stdin is what the command reads. nil: nothing, at once. Wait does not wait for
+	// a Stdin whose Read blocks after the command has ended.
+	Stdin io.Reader
+	// Stdout and Stderr receive the output. nil: it is discarded. If they are
+	// the same comparable value, the command gets one descriptor for both. A Write
+	// that blocks stops the command, nothing else.
+	Stdout io.Writer
+	Stderr io.Writer
+
+	// Grace is how long after SIGTERM the processes of a command whose context is
+	// done are killed. 0: [DefaultGrace]; negative: at once.
+	Grace time.Duration
+	// WaitDelay is how long, after the command's own end, Wait waits for processes
+	// it left behind that hold its output open. 0: [DefaultWaitDelay], and output
+	// that is cut off is not an error; otherwise Wait returns exec.ErrWaitDelay then.
+	WaitDelay time.Duration
+
+	vm      *VM
+	ctx     context.Context //nolint:containedctx // as in os/exec: the command's, from Command to Wait
+	process *control.Process
+	pipes   []io.Closer // our ends, closed by Wait
+	copies  []func() error
+	waited  bool
+	copied  chan error // one for each of copies
+}
+
+// Size is a terminal's size in characters.
+type Size struct{ Rows, Cols uint16 }
+
+// Command returns a command that runs name with args. When ctx is done the
+// command's process group gets SIGTERM and, after Grace, every process the
+// command started SIGKILL. Nothing runs before Start.
+func (vm *VM) Command(ctx context.Context, name string, args ...string) *Cmd {
+	return &Cmd{Args: append([]string{name}, args...), vm: vm, ctx: ctx}
+}
+
+// Shell returns a command that runs a script in a login shell.
+func (vm *VM) Shell(ctx context.Context, script string) *Cmd {
+	return vm.Command(ctx, "/bin/sh", "-lc", script)
+}
+
+// String returns the command line, for people.
+func (c *Cmd) String() string { return strings.Join(c.Args, " ") }
+
+// Run starts the command and waits for its end.
+func (c *Cmd) Run() error {
+	if err := c.Start(); err != nil {
+		return err
+	}
+	return c.Wait()
+}
+
+// Output runs the command and returns what it wrote to stdout. The error of a
+// command that failed holds what it wrote to stderr.
+func (c *Cmd) Output() ([]byte, error) {
+	if c.Stdout != nil {
+		return nil, errors.New("cannot collect output: Stdout is set")
+	}
+	var stdout bytes.Buffer
+	stderr := tail{limit: 64 << 10}
+	c.Stdout = &stdout
+	if c.Stderr == nil && c.TTY == nil {
+		c.Stderr = &stderr
+	}
+	err := c.Run()
+	var exit *ExitError
+	if errors.As(err, &exit) {
+		exit.Stderr = stderr.bytes
+	}
+	return stdout.Bytes(), err
+}
+
+// CombinedOutput runs the command and returns what it wrote to stdout and stderr.
+func (c *Cmd) CombinedOutput() ([]byte, error) {
+	if c.Stdout != nil || c.Stderr != nil {
+		return nil, errors.New("cannot collect output: Stdout or Stderr is set")
+	}
+	var both bytes.Buffer
+	c.Stdout, c.Stderr = &both, &both
+	err := c.Run()
+	return both.Bytes(), err
+}
+
+// Start starts the command. An error that says the program cannot be run is a
+// [*StartError].
+func (c *Cmd) Start() error {
+	if c.process != nil {
+		return errors.New("cannot start a command twice")
+	}
+	req, err := c.request()
+	if err != nil {
+		return err
+	}
+	p, err := c.vm.control.Start(c.ctx, req)
+	if err != nil {
+		c.closePipes()
+		return c.vm.startError(err)
+	}
+	c.process = p
+	c.connect()
+	return nil
+}
+
+// request describes the command to the guest.
+func (c *Cmd) request() (wire.Exec, error) {
+	req := wire.Exec{
+		Dir: []byte(c.Dir), User: c.User, WaitDelay: c.waitDelay(),
+		Joined: c.joined(),
+	}
+	if len(c.Args) == 0 || c.Args[0] == "" {
+		return req, errors.New("cannot run: no program named")
+	}
+	for _, s := range c.Args {
+		req.Args = append(req.Args, []byte(s))
+	}
+	for _, s := range c.Env {
+		if !strings.Contains(s, "=") {
+			return req, fmt.Errorf("cannot run %q: environment entry %q is not K=V", c.Args[0], s)
+		}
+		req.Env = append(req.Env, []byte(s))
+	}
+	if c.TTY != nil {
+		if c.Stderr != nil && !c.joined() {
+			return req, fmt.Errorf("cannot run %q: with a terminal stderr comes with stdout", c.Args[0])
+		}
+		req.TTY = &wire.Size{Rows: c.TTY.Rows, Cols: c.TTY.Cols}
+		req.Streams = wire.Stdin | wire.Stdout
+		req.Joined = false
+		return req, nil
+	}
+	if c.Stdin != nil {
+		req.Streams |= wire.Stdin
+	}
+	if c.Stdout != nil {
+		req.Streams |= wire.Stdout
+	}
+	if c.Stderr != nil && !req.Joined {
+		req.Streams |= wire.Stderr
+	}
+	return req, nil
+}
+
+func (c *Cmd) waitDelay() time.Duration {
+	switch {
+	case c.WaitDelay == 0:
+		return DefaultWaitDelay
+	case c.WaitDelay < 0:
+		return 0
+	default:
+		return min(c.WaitDelay, wire.MaxWaitDelay)
+	}
+}
+
+// joined reports whether stdout and stderr go to the same place.
+func (c *Cmd) joined() (same bool) {
+	defer func() {
+		if recover() != nil { //nolint:revive // comparing uncomparable values panics; that is the test
+			same = false
+		}
+	}()
+	return c.Stdout != nil && c.Stdout == c.Stderr
+}
+
+// connect starts the copying between the process and Stdin, Stdout and Stderr.
+func (c *Cmd) connect() {
+	outputs := []struct {
+		from *control.Output
+		to   io.Writer
+	}{{c.process.Stdout, c.Stdout}, {c.process.Stderr, c.Stderr}}
+	c.copied = make(chan error, len(outputs))
+	for _, o := range outputs {
+		if o.from == nil {
+			c.copied <- nil
+			continue
+		}
+		go c.copyOutput(o.to, o.from)
+	}
+	if c.process.Stdin != nil {
+		go c.copyInput()
+	}
+}
+
+func (c *Cmd) copyOutput(to io.Writer, from *control.Output) {
+	if to == nil {
+		to = io.Discard
+	}
+	_, err := io.Copy(to, from)
+	from.Close() // a writer that failed ends the output, as a broken pipe does
+	c.copied <- err
+}
+
+// copyInput ends with Stdin, or with the process: what Stdin's Read then still
+// returns is lost.
+func (c *Cmd) copyInput() {
+	if c.Stdin != nil {
+		_, _ = io.Copy(c.process.Stdin, c.Stdin)
+	}
+	c.process.Stdin.Close()
+}
+
+// Wait waits for the command's end and for its output to be copied. It returns
+// nil if the command exited with 0, an [*ExitError] if not, an error that also
+// is the context's if that ended it, and one wrapping [ErrClosed] if the VM was closed.
+func (c *Cmd) Wait() error {
+	if c.process == nil {
+		return errors.New("cannot wait: the command was not started")
+	}
+	if c.waited {
+		return errors.New("cannot wait twice")
+	}
+	c.waited = true
+	defer c.closePipes()
+	defer c.process.Release()
+	if c.process.Stdin != nil {
+		defer c.process.Stdin.Close()
+	}
+	over, cancel := c.supervise()
+	defer cancel()
+	err := c.exit(over)
+	copyErr := c.collect(over)
+	switch {
+	case c.ctx.Err() != nil && err != nil:
+		return fmt.Errorf("%w: %w", context.Cause(c.ctx), err)
+	case err != nil:
+		return err
+	case copyErr != nil:
+		return copyErr
+	case c.WaitDelay > 0 && c.process.Drained():
+		return exec.ErrWaitDelay
+	}
+	return nil
+}
+
+// supervise terminates the command when its context ends before it. The channel
+// it returns is closed when a guest that was told has had enough time to obey.
+func (c *Cmd) supervise() (over <-chan struct{}, cancel func()) {
+	giveUp := make(chan struct{})
+	exited := c.process.Exited()
+	stop := context.AfterFunc(c.ctx, func() {
+		grace := c.grace()
+		go func() { _ = c.process.Terminate(grace) }()
+		timer := time.NewTimer(grace + c.waitDelay() + cancelMargin)
+		defer timer.Stop()
+		select {
+		case <-exited:
+		case <-timer.C:
+			close(giveUp)
+		}
+	})
+	return giveUp, func() { stop() }
+}
+
+func (c *Cmd) grace() time.Duration {
+	switch {
+	case c.Grace == 0:
+		return DefaultGrace
+	case c.Grace < 0:
+		return 0
+	default:
+		return min(c.Grace, wire.MaxWaitDelay)
+	}
+}
+
+// exit waits for the process and turns its end into an error.
+func (c *Cmd) exit(over <-chan struct{}) error {
+	select {
+	case <-c.process.Exited():
+	case <-over:
+		return fmt.Errorf("the guest did not end %q when told to", c.Args[0])
+	}
+	end, err := c.process.Exit()
+	switch {
+	case err != nil:
+		return c.vm.failure(err)
+	case end.Signal != 0:
+		return &ExitError{Signal: syscall.Signal(end.Signal), code: 128 + end.Signal}
+	case end.Code != 0:
+		return &ExitError{code: end.Code}
+	}
+	return nil
+}
+
+// collect waits for the output to be copied.
+func (c *Cmd) collect(over <-chan struct{}) error {
+	var first error
+	for range cap(c.copied) {
+		select {
+		case err := <-c.copied:
+			if first == nil {
+				first = err
+			}
+		case <-over:
+			c.closeOutputs()
+			return errors.New("output did not end")
+		}
+	}
+	return first
+}
+
+func (c *Cmd) closeOutputs() {
+	for _, out := range []*control.Output{c.process.Stdout, c.process.Stderr} {
+		if out != nil {
+			out.Close()
+		}
+	}
+}
+
+func (c *Cmd) closePipes() {
+	for _, p := range c.pipes {
+		p.Close()
+	}
+}
+
+// Signal sends a signal, Linux numbering, to the command's process group.
+func (c *Cmd) Signal(sig syscall.Signal) error {
+	if c.process == nil {
+		return errors.New("cannot signal: the command was not started")
+	}
+	return c.process.Signal(int(sig))
+}
+
+// Resize sets the size of the command's terminal.
+func (c *Cmd) Resize(size Size) error {
+	if c.process == nil || c.TTY == nil {
+		return errors.New("cannot resize: the command has no terminal")
+	}
+	return c.process.Resize(wire.Size{Rows: size.Rows, Cols: size.Cols})
+}
+
+// PID returns the command's process id in the guest, 0 before Start.
+func (c *Cmd) PID() int {
+	if c.process == nil {
+		return 0
+	}
+	return c.process.PID
+}
+
+// StdinPipe returns a pipe that becomes the command's Stdin. Close it to end the input.
+func (c *Cmd) StdinPipe() (io.WriteCloser, error) {
+	if c.Stdin != nil || c.process != nil {
+		return nil, errors.New("cannot make a pipe: Stdin is set or the command was started")
+	}
+	r, w := io.Pipe()
+	c.Stdin = r
+	c.pipes = append(c.pipes, r)
+	return w, nil
+}
+
+// StdoutPipe returns a pipe with the command's stdout. Read it to the end before Wait.
+func (c *Cmd) StdoutPipe() (io.ReadCloser, error) { return c.outputPipe(&c.Stdout, "Stdout") }
+
+// StderrPipe returns a pipe with the command's stderr. Read it to the end before Wait.
+func (c *Cmd) StderrPipe() (io.ReadCloser, error) { return c.outputPipe(&c.Stderr, "Stderr") }
+
+func (c *Cmd) outputPipe(to *io.Writer, name string) (io.ReadCloser, error) {
+	if *to != nil || c.process != nil {
+		return nil, fmt.Errorf("cannot make a pipe: %s is set or the command was started", name)
+	}
+	r, w := io.Pipe()
+	*to = closing{w}
+	c.pipes = append(c.pipes, w)
+	return r, nil
+}
+
+// closing is the writing end of an output pipe, closed at the end of the output.
+type closing struct{ *io.PipeWriter }
+
+// ReadFrom copies the output and then ends the pipe.
+func (c closing) ReadFrom(r io.Reader) (int64, error) {
+	n, err := io.Copy(c.PipeWriter, r)
+	return n, errors.Join(err, c.CloseWithError(err))
+}
+
+// tail keeps the last limit bytes written to it.
+type tail struct {
+	mu    sync.Mutex
+	bytes []byte
+	limit int
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.bytes = append(t.bytes, p...)
+	if over := len(t.bytes) - t.limit; over > 0 {
+		t.bytes = append(t.bytes[:0], t.bytes[over:]...)
+	}
+	return len(p), nil
+}

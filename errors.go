@@ -1,0 +1,80 @@
+package gondolin
+
+import (
+	"errors"
+	"fmt"
+	"os/exec"
+	"syscall"
+
+	"gondolin/internal/machine"
+	"gondolin/internal/wire"
+)
+
+// ExitError is returned for a command that ran and failed.
+type ExitError struct {
+	// Signal ended the command, Linux numbering; 0 if it exited.
+	Signal syscall.Signal
+	// Stderr is the end of what the command wrote there, from [Cmd.Output] only.
+	Stderr []byte
+
+	code int
+}
+
+// ExitCode returns what a shell would: the exit code, or 128 and the signal's number.
+func (e *ExitError) ExitCode() int { return e.code }
+
+// Error returns "exit status 3" or "signal: killed".
+func (e *ExitError) Error() string {
+	if e.Signal != 0 {
+		return "signal: " + e.Signal.String()
+	}
+	return fmt.Sprintf("exit status %d", e.code)
+}
+
+// StartError is returned for a command that could not be run.
+type StartError struct {
+	code   int
+	reason wire.Reason
+	text   string
+}
+
+// ExitCode returns what a shell would: 127 if the program or the directory does
+// not exist, 126 for anything else.
+func (e *StartError) ExitCode() int { return e.code }
+
+// Error names the program and says why it cannot be run.
+func (e *StartError) Error() string { return e.text }
+
+// Is reports a missing program as exec.ErrNotFound.
+func (e *StartError) Is(target error) bool {
+	return target == exec.ErrNotFound && e.reason == wire.ReasonNotFound
+}
+
+// startError makes a guest's refusal a StartError.
+func (vm *VM) startError(err error) error {
+	var failed *wire.Failed
+	if !errors.As(err, &failed) {
+		return vm.failure(err)
+	}
+	code := 126
+	if failed.Reason == wire.ReasonNotFound || failed.Reason == wire.ReasonDirectory {
+		code = 127
+	}
+	return &StartError{code: code, reason: failed.Reason, text: machine.Sanitize([]byte(failed.Text))}
+}
+
+// consoleError adds the console's last lines to why a guest did not start.
+func consoleError(err error, console []byte) error {
+	lines := machine.LastLines(machine.Sanitize(console), consoleLines)
+	if len(lines) == 0 {
+		return err
+	}
+	text := "\nthe guest's console ended with:"
+	for _, line := range lines {
+		text += "\n  " + line
+	}
+	return fmt.Errorf("%w%s", err, text)
+}
+
+// consoleLines is how much of the console an error shows.
+const consoleLines = 12

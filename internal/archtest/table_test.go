@@ -1,0 +1,55 @@
+package archtest
+
+// entry is what one package may import.
+type entry struct {
+	imports []string // packages of the module, relative to it; "." is the root package
+	modules []string // other modules
+}
+
+// ban is a rule with its reason.
+type ban struct {
+	of         []string // the packages it binds, and those below
+	why        string
+	only       []string // if not nil, all they may import of the module, besides what is below themselves
+	not        []string // what they may not import of the module, their own subpackages apart
+	std        []string // standard packages they may not import
+	modules    []string // if not nil, all the other modules they may use
+	transitive bool     // std and modules bind what they import too
+	planned    bool     // the packages do not exist yet
+}
+
+// guestBan is what must not be linked into the guest agent.
+var guestBan = []string{"net/http/...", "crypto/tls", "crypto/x509/...", "html/template", "text/template", "os/user"}
+
+var bans = []ban{
+	{
+		of: []string{"internal/guest"}, only: []string{"internal/guest", "internal/wire", "internal/rpc"},
+		why: "what runs in the VM meets the host only in the protocol; code shared any other way would be trusted on one side",
+	},
+	{
+		of: []string{"cmd/gondolin-guest"}, std: guestBan, transitive: true,
+		modules: []string{"golang.org/x/sys", "github.com/fxamacker/cbor/v2", "github.com/hashicorp/yamux"},
+		why:     "the agent is loaded at every cold boot and faces the hostile side: small, and without protocols it does not speak",
+	},
+	{
+		of: []string{"policy", "vfs", "internal/wire", "internal/audit"}, only: []string{"vfs"},
+		why: "leaves: everything may rest on them because they rest on nothing (vfs/vfstest tests vfs)",
+	},
+	{
+		of: []string{"policy", "internal/wire"}, std: []string{"os", "os/exec", "net/http/...", "syscall"},
+		why: "they decide and encode; doing so is testable and fuzzable only without I/O",
+	},
+	{
+		of:  []string{"internal/egress", "internal/image/build"},
+		not: []string{"internal/egress", "internal/ingress", "internal/image/build", "internal/template"},
+		why: "features do not know each other, so that one can be changed, or left out, alone",
+	},
+	{
+		of: []string{"internal/netstack"}, not: []string{"policy", "internal/egress", "internal/audit"},
+		why: "the network stack moves bytes; what may pass is decided above it",
+	},
+	{
+		of: []string{"internal/testenv"}, only: []string{}, modules: []string{},
+		why: "every package's tests use it, the lowest ones' too",
+	},
+}

@@ -1,0 +1,196 @@
+package egress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"gondolin/internal/audit"
+	"gondolin/policy"
+)
+
+// exchange is one request and what is known of it so far.
+type exchange struct {
+	query   policy.Request
+	start   time.Time
+	rule    string
+	denied  *denial
+	failure string   // why the response is not the server's
+	ours    bool     // the response is complete and did not come from the server
+	note    string   // what else the audit log should say
+	secrets []string // names of the secrets sent
+	encoded []string // header values that hold a secret in encoded form
+
+	status   int
+	sent     atomic.Int64 // body bytes; a transport may still read the body when the response is done
+	received atomic.Int64
+}
+
+type exchangeKey struct{}
+
+func exchangeOf(ctx context.Context) *exchange {
+	x, _ := ctx.Value(exchangeKey{}).(*exchange)
+	return x
+}
+
+// serveRequest is the life of one request: decide, forward, record.
+func (s *session) serveRequest(w http.ResponseWriter, r *http.Request) {
+	if !s.begin() {
+		panic(http.ErrAbortHandler)
+	}
+	defer s.requests.Done()
+	conn, ok := r.Context().Value(connKey{}).(*guestConn)
+	if !ok {
+		panic(http.ErrAbortHandler) // cannot be: every connection is one
+	}
+	x := &exchange{start: time.Now()}
+	out := &responseWriter{ResponseWriter: w, x: x, vault: s.vault}
+	defer s.finish(x, out)
+	var d *denial
+	if x.query, d = conn.target(r); d == nil {
+		x.rule, d = s.decide(x.query)
+	}
+	if d != nil {
+		x.refuse(out, d)
+		return
+	}
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = &countingBody{ReadCloser: r.Body, n: &x.sent}
+	}
+	s.proxy.ServeHTTP(out, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
+}
+
+// finish records the request, however it ended. A panic other than net/http's
+// own way to drop a connection is a fault of ours and becomes a refusal.
+func (s *session) finish(x *exchange, out *responseWriter) {
+	p := recover() //nolint:revive // finish is the deferred function
+	if p != nil {
+		x.failure = "the connection was dropped"
+		if err, ok := p.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
+			x.failure = fmt.Sprintf("the request could not be decided: %v", p)
+			if x.status == 0 {
+				x.refuse(out, &denial{status: http.StatusInternalServerError, reason: "the request could not be decided"})
+			}
+		}
+	}
+	s.recordRequest(x)
+	if p != nil && !x.ours {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+func (s *session) recordRequest(x *exchange) {
+	e := audit.Event{
+		Kind: audit.Request, Decision: audit.Allow, Rule: x.rule, Reason: x.failure,
+		Scheme: x.query.Scheme, Method: x.query.Method, Host: x.query.Host, Port: x.query.Port, Path: x.query.Path,
+		Status: x.status, Sent: x.sent.Load(), Received: x.received.Load(), DurationMS: elapsed(x.start), Secrets: x.secrets,
+	}
+	if e.Reason == "" {
+		e.Reason = x.note
+	}
+	if x.denied != nil {
+		e.Decision, e.Rule, e.Reason = audit.Deny, "", x.denied.reason
+	}
+	s.record(e)
+}
+
+// decide asks the policy. Whatever cannot be recorded is not allowed.
+func (s *session) decide(q policy.Request) (rule string, d *denial) {
+	if err := s.audit.Err(); err != nil {
+		return "", &denial{status: http.StatusServiceUnavailable, reason: "the audit log cannot be written"}
+	}
+	decision := s.engine.Request(q)
+	if decision.Allowed {
+		return decision.Rule, nil
+	}
+	host := q.Host
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	if q.Port != 80 && q.Port != 443 {
+		host = policy.JoinHostPort(q.Host, q.Port)
+	}
+	return "", &denial{status: http.StatusForbidden, reason: decision.Reason, hint: "allow it with --allow-host " + host}
+}
+
+// refuse answers with a line of text.
+func (x *exchange) refuse(w http.ResponseWriter, d *denial) {
+	x.denied = d
+	text := fmt.Sprintf("gondolin: denied: %s %s://%s%s: %s", x.query.Method, x.query.Scheme,
+		policy.JoinHostPort(x.query.Host, x.query.Port), x.query.Path, d.reason)
+	if d.hint != "" {
+		text += " (" + d.hint + ")"
+	}
+	x.answer(w, d.status, text)
+}
+
+// fail answers for an upstream that could not.
+func (x *exchange) fail(w http.ResponseWriter, reason string) {
+	x.failure = reason
+	x.answer(w, http.StatusBadGateway, fmt.Sprintf("gondolin: cannot reach %s://%s: %s", x.query.Scheme,
+		policy.JoinHostPort(x.query.Host, x.query.Port), reason))
+}
+
+func (x *exchange) answer(w http.ResponseWriter, status int, text string) {
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, text+"\n") // the guest may be gone
+	x.ours = true
+}
+
+// countingBody counts what the guest sends.
+type countingBody struct {
+	io.ReadCloser
+	n *atomic.Int64
+}
+
+// Read implements io.Reader.
+func (b *countingBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.n.Add(int64(n))
+	return n, err
+}
+
+// responseWriter counts what the guest gets, scrubs every head, interim ones
+// too, and keeps net/http from adding headers the server did not send.
+type responseWriter struct {
+	http.ResponseWriter
+	x     *exchange
+	vault *vault
+}
+
+// Unwrap lets http.ResponseController flush and hijack.
+func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *responseWriter) WriteHeader(status int) {
+	w.vault.scrubHeader(w.Header(), w.x.encoded)
+	if status >= 200 || status == http.StatusSwitchingProtocols {
+		w.x.status = status
+		h := w.Header()
+		for _, name := range []string{"Date", "Content-Type"} {
+			if _, ok := h[name]; !ok {
+				h[name] = nil // present and empty: net/http leaves it out
+			}
+		}
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements io.Writer.
+func (w *responseWriter) Write(p []byte) (int, error) {
+	if w.x.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	n, err := w.ResponseWriter.Write(p)
+	w.x.received.Add(int64(n))
+	return n, err
+}

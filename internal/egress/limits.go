@@ -1,0 +1,71 @@
+package egress
+
+import "time"
+
+const (
+	// peekSize in bytes is what tells TLS and HTTP apart: a method and the
+	// start of its target.
+	peekSize = 64
+
+	// peekTimeout is how long a connection may say nothing. Protocols in which
+	// the server speaks first end here.
+	peekTimeout = 10 * time.Second
+
+	// handshakeTimeout bounds a TLS handshake, with the guest and upstream.
+	handshakeTimeout = 15 * time.Second
+
+	// headerTimeout is how long a request head may take.
+	headerTimeout = 30 * time.Second
+
+	// idleTimeout is how long a guest connection may wait for its next request;
+	// longer than what clients keep connections for (curl: 118 s).
+	idleTimeout = 3 * time.Minute
+
+	// maxRequestHead in bytes; net/http adds 4 KiB of slack. Beyond it: 431.
+	maxRequestHead = 64 << 10
+
+	// maxResponseHead in bytes is what an upstream may send before its body.
+	maxResponseHead = 256 << 10
+
+	// maxUpstreamPerHost bounds connections to one host and port; further
+	// requests wait. Above what browsers and package managers open.
+	maxUpstreamPerHost = 64
+
+	// maxIdleUpstream and maxIdlePerHost bound the pool.
+	maxIdleUpstream = 128
+	maxIdlePerHost  = 16
+
+	// upstreamIdle is how long a pooled connection is kept; servers close at
+	// 60 s and more.
+	upstreamIdle = 45 * time.Second
+
+	// resolveTimeout and dialTimeout bound reaching a host; dialTimeout is for
+	// each address.
+	resolveTimeout = 15 * time.Second
+	dialTimeout    = 10 * time.Second
+
+	// maxAddresses is how many addresses of a name are tried.
+	maxAddresses = 8
+
+	// maxResolved bounds the addresses a name may have at all: checking stops
+	// being cheap, and no honest name has more.
+	maxResolved = 256
+
+	// continueTimeout is how long to wait for the upstream's 100 Continue
+	// before the body is sent all the same (RFC 9110 section 10.1.1).
+	continueTimeout = 5 * time.Second
+
+	// maxLeaves bounds the certificates kept, 1 KiB each.
+	maxLeaves = 512
+
+	// caLife is longer than sandboxes run; leafLife shorter than what any
+	// client objects to, and longer than a connection.
+	caLife   = 397 * 24 * time.Hour
+	leafLife = 7 * 24 * time.Hour
+
+	// backdate is how far the guest's clock may be behind.
+	backdate = 5 * time.Minute
+
+	// scrubBuffer in bytes is read from a body at once.
+	scrubBuffer = 32 << 10
+)

@@ -1,0 +1,212 @@
+package egress
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"gondolin/internal/audit"
+)
+
+// systemResolver asks the system for exactly the name: no search domains for
+// names that have a dot.
+type systemResolver struct{}
+
+func (systemResolver) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	if strings.Contains(host, ".") {
+		host += "."
+	}
+	return net.DefaultResolver.LookupNetIP(ctx, network, host)
+}
+
+func systemDial(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, network, addr.String())
+}
+
+func interfaceAddrs() ([]netip.Addr, error) {
+	list, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the host's addresses: %w", err)
+	}
+	var addrs []netip.Addr
+	for _, a := range list {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil {
+			addrs = append(addrs, prefix.Addr().Unmap())
+		}
+	}
+	return addrs, nil
+}
+
+// upstream speaks HTTP to the outside. Connections are pooled by scheme, host
+// and port, and each leads to an address that was checked for that host.
+type upstream struct {
+	*http.Transport
+	gateway *Gateway
+	ended   <-chan struct{}
+
+	mu    sync.Mutex // guards conns
+	conns map[*upstreamConn]struct{}
+}
+
+func newUpstream(ctx context.Context, g *Gateway) *upstream {
+	u := &upstream{gateway: g, ended: ctx.Done(), conns: make(map[*upstreamConn]struct{})}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	u.Transport = &http.Transport{
+		Proxy:                  nil, // never from the environment
+		DialContext:            u.dial,
+		TLSClientConfig:        &tls.Config{RootCAs: g.roots, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    handshakeTimeout,
+		DisableCompression:     true, // bytes and headers stay as they are
+		MaxIdleConns:           maxIdleUpstream,
+		MaxIdleConnsPerHost:    maxIdlePerHost,
+		MaxConnsPerHost:        maxUpstreamPerHost,
+		IdleConnTimeout:        upstreamIdle,
+		ExpectContinueTimeout:  continueTimeout,
+		MaxResponseHeaderBytes: maxResponseHead,
+		Protocols:              protocols,
+	}
+	return u
+}
+
+// upstreamConn is known to its upstream until it is closed.
+type upstreamConn struct {
+	net.Conn
+	owner *upstream
+}
+
+// Close closes the connection and forgets it.
+func (c *upstreamConn) Close() error {
+	c.owner.mu.Lock()
+	delete(c.owner.conns, c)
+	c.owner.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// close closes every connection, idle or in use.
+func (u *upstream) close() {
+	u.CloseIdleConnections()
+	u.mu.Lock()
+	open := make([]*upstreamConn, 0, len(u.conns))
+	for c := range u.conns {
+		open = append(open, c)
+	}
+	u.mu.Unlock()
+	for _, c := range open {
+		_ = c.Close()
+	}
+}
+
+// dial resolves, checks and connects. The address has a canonical host.
+func (u *upstream) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go cancelWhen(ctx, u.ended, cancel)
+	host, portText, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, fmt.Errorf("cannot dial %q: %w", address, err)
+	}
+	port, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf("cannot dial %q: %w", address, err)
+	}
+	addrs, rule, err := u.checkedAddrs(ctx, host)
+	event := audit.Event{Kind: audit.Connection, Decision: audit.Deny, Host: host, Port: int(port), Rule: rule}
+	if err != nil {
+		event.Reason = err.Error()
+		u.gateway.record(event)
+		return nil, err
+	}
+	event.Decision = audit.Allow
+	var faults []error
+	for _, addr := range addrs[:min(len(addrs), maxAddresses)] {
+		conn, err := u.dialOne(ctx, network, netip.AddrPortFrom(addr, uint16(port)))
+		event.Address, event.Reason = addr.String(), ""
+		if err != nil {
+			event.Reason = err.Error()
+			faults = append(faults, err)
+		}
+		u.gateway.record(event)
+		if err == nil {
+			return conn, nil
+		}
+	}
+	return nil, errors.Join(faults...)
+}
+
+// cancelWhen cancels when ended is closed; it ends with ctx.
+func cancelWhen(ctx context.Context, ended <-chan struct{}, cancel context.CancelFunc) {
+	select {
+	case <-ended:
+		cancel()
+	case <-ctx.Done():
+	}
+}
+
+func (u *upstream) dialOne(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	conn, err := u.gateway.dialer(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	c := &upstreamConn{Conn: conn, owner: u}
+	u.mu.Lock()
+	u.conns[c] = struct{}{}
+	u.mu.Unlock()
+	select {
+	case <-u.ended: // close may have run already
+		_ = c.Close()
+		return nil, errors.New("cannot connect: the sandbox is closing")
+	default:
+		return c, nil
+	}
+}
+
+// checkedAddrs returns the addresses of a host if all of them may be reached.
+// One that may not spoils the rest: a name that leads inside as well as outside
+// is not to be trusted with a choice.
+func (u *upstream) checkedAddrs(ctx context.Context, host string) (addrs []netip.Addr, rule string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	defer cancel()
+	if literal, err := netip.ParseAddr(host); err == nil {
+		addrs = []netip.Addr{literal}
+	} else if addrs, err = u.gateway.resolver.LookupNetIP(ctx, "ip", host); err != nil {
+		return nil, "", fmt.Errorf("cannot resolve host %s: %w", host, err)
+	}
+	if len(addrs) == 0 || len(addrs) > maxResolved {
+		return nil, "", fmt.Errorf("cannot use host %s: it has %d addresses", host, len(addrs))
+	}
+	own, err := u.gateway.hostNets()
+	if err != nil {
+		return nil, "", err
+	}
+	for i, addr := range addrs {
+		addrs[i] = addr.Unmap()
+		decision := u.gateway.engine.Address(host, addrs[i])
+		if decision.Allowed && slices.Contains(own, addrs[i]) {
+			decision = u.gateway.engine.ExemptInternal(host, addrs[i])
+		}
+		if !decision.Allowed {
+			return nil, "", &denial{
+				status: http.StatusForbidden, reason: decision.Reason,
+				hint: "if that is meant, allow it with --allow-internal " + host,
+			}
+		}
+		rule = decision.Rule
+	}
+	return addrs, rule, nil
+}
+
+// elapsed is a duration in the audit log's unit.
+func elapsed(since time.Time) int64 { return time.Since(since).Milliseconds() }

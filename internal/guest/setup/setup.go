@@ -1,0 +1,91 @@
+//go:build linux
+
+// Package setup makes a booted guest a particular VM, as the host's Setup
+// message says (package wire, section 4).
+package setup
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"gondolin/internal/wire"
+
+	"golang.org/x/sys/unix"
+)
+
+// Applied is what setting up produced.
+type Applied struct {
+	// Env is the base environment of commands.
+	Env []string
+}
+
+// setup is one run of Apply.
+type setup struct {
+	*wire.Setup
+	log      *slog.Logger
+	openPort func(name string) (*os.File, error)
+	applied  Applied
+}
+
+// Apply carries out m, in a fixed order; mark is called after each step with
+// its name. openPort opens a virtio-serial port. An error names the step and
+// leaves the guest half set up: the caller should give up.
+func Apply(log *slog.Logger, m *wire.Setup, openPort func(string) (*os.File, error), mark func(string)) (*Applied, error) {
+	s := &setup{Setup: m, log: log, openPort: openPort}
+	for _, env := range m.Env {
+		s.applied.Env = append(s.applied.Env, string(env))
+	}
+	for _, step := range []struct {
+		name string
+		run  func() error
+	}{
+		{"clock", s.clock},
+		{"entropy", s.entropy},
+		{"hostname", s.hostname},
+		{"network", s.network},
+		{"certificates", s.certificates},
+		{"mounts", s.mounts},
+	} {
+		if err := step.run(); err != nil {
+			return nil, fmt.Errorf("cannot set up %s: %w", step.name, err)
+		}
+		mark(step.name)
+	}
+	return &s.applied, nil
+}
+
+func (s *setup) clock() error {
+	if s.Time == 0 {
+		return nil
+	}
+	ts := unix.NsecToTimespec(s.Time)
+	return unix.ClockSettime(unix.CLOCK_REALTIME, &ts)
+}
+
+func (s *setup) hostname() error {
+	if s.Hostname == "" {
+		return nil
+	}
+	if err := syscall.Sethostname([]byte(s.Hostname)); err != nil {
+		return err
+	}
+	if err := write("/etc/hostname", s.Hostname+"\n"); err != nil {
+		return err
+	}
+	return write("/etc/hosts", "127.0.0.1 localhost "+s.Hostname+"\n::1 localhost ip6-localhost ip6-loopback\n")
+}
+
+// write replaces a file, following no link: an image may link /etc/resolv.conf
+// to where a resolver would keep it.
+func write(path, content string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // system directories are world-readable
+		return err
+	}
+	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	return os.WriteFile(path, []byte(content), 0o644) //nolint:gosec // read by every user of the guest
+}

@@ -1,0 +1,16 @@
+package image
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+func lookAt(f *os.File) (look, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return look{}, fmt.Errorf("cannot look at image file %s: %w", f.Name(), err)
+	}
+	return look{Dev: st.Dev, Ino: st.Ino, Size: st.Size, Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano()}, nil
+}

@@ -1,0 +1,241 @@
+package image
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Staging is a private directory in the store in which an image is made. It is gone after Close, and after the death
+// of the process with the next Open.
+type Staging struct {
+	Dir string // empty at first; anything may be put there
+
+	store *Store
+	lock  *os.File // held as long as the directory is in use
+}
+
+// Stage makes a staging directory. The caller closes it.
+func (s *Store) Stage() (*Staging, error) {
+	var base string
+	var lock *os.File
+	err := error(unix.EWOULDBLOCK)
+	// A sweeper may hold the fresh lock for an instant; another name is as good.
+	for try := 0; try < stageTries && errors.Is(err, unix.EWOULDBLOCK); try++ {
+		base = filepath.Join(s.dir, "staging", rand.Text())
+		// The lock comes before the directory: a directory without a held lock is anybody's to sweep.
+		lock, err = tryLock(base + ".lock")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot stage an image: %w", err)
+	}
+	if err := os.Mkdir(base, 0o700); err != nil {
+		_ = os.Remove(lock.Name())
+		lock.Close()
+		return nil, fmt.Errorf("cannot stage an image: %w", err)
+	}
+	return &Staging{Dir: base, store: s, lock: lock}, nil
+}
+
+// Close removes the directory and all that is left in it. Further calls do nothing.
+func (st *Staging) Close() error {
+	if st.lock == nil {
+		return nil
+	}
+	defer func() { st.lock = nil }()
+	defer st.lock.Close()
+	return removeStaged(st.Dir)
+}
+
+// removeStaged removes a staging directory and then its lock file. What a killed builder has left mounted is unmounted
+// first: removing through a mount would reach the host's own files.
+func removeStaged(dir string) error {
+	if err := unmountBelow(dir); err != nil {
+		return fmt.Errorf("cannot remove %s: %w", dir, err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("cannot remove unfinished image: %w", err)
+	}
+	if err := os.Remove(dir + ".lock"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot remove unfinished image: %w", err)
+	}
+	return nil
+}
+
+// sweep removes staging directories whose makers are gone.
+func (s *Store) sweep() error {
+	base := filepath.Join(s.dir, "staging")
+	list, err := os.ReadDir(base)
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		name := strings.TrimSuffix(e.Name(), ".lock")
+		lock, err := tryLock(filepath.Join(base, name+".lock"))
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		err = removeStaged(filepath.Join(base, name))
+		lock.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Add hashes the files that m names in dir, a directory of the staging area, completes m with their digests and
+// sizes, and moves dir into the store under the names refs. It returns the image's digest. An image that is already
+// there stays as it is, if it is good.
+func (st *Staging) Add(ctx context.Context, dir string, m *Manifest, refs ...string) (string, error) {
+	for _, f := range []*File{&m.Kernel, &m.Modules, &m.Root} {
+		if err := seal(ctx, dir, f); err != nil {
+			return "", err
+		}
+	}
+	m.Version = ManifestVersion
+	data, digest, err := m.encode()
+	if err != nil {
+		return "", err
+	}
+	if err := writeAtomic(filepath.Join(dir, ManifestName), data); err != nil {
+		return "", err
+	}
+	if err := st.store.adopt(ctx, st, dir, digest, m); err != nil {
+		return "", err
+	}
+	for _, ref := range refs {
+		if err := st.store.setRef(ref, m.Arch, digest); err != nil {
+			return "", err
+		}
+	}
+	return digest, nil
+}
+
+// seal makes a file private and durable, and fills in its size and digest.
+func seal(ctx context.Context, dir string, f *File) error {
+	path := filepath.Join(dir, f.Name)
+	file, err := openRegular(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if err := file.Chmod(0o400); err != nil {
+		return fmt.Errorf("cannot add image file: %w", err)
+	}
+	// Synced, because a later start trusts the look of the file, which may outlive its contents in a power failure.
+	if err := file.Sync(); err != nil {
+		return fmt.Errorf("cannot add image file: %w", err)
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return fmt.Errorf("cannot add image file: %w", err)
+	}
+	f.Size = info.Size()
+	if f.SHA256, err = hashFile(ctx, file); err != nil {
+		return fmt.Errorf("cannot hash image file %s: %w", path, err)
+	}
+	return nil
+}
+
+// adopt moves dir to its place among the objects. A broken image found there is replaced.
+func (s *Store) adopt(ctx context.Context, st *Staging, dir, digest string, m *Manifest) error {
+	to := s.objectDir(digest)
+	err := os.Rename(dir, to)
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) {
+		if s.verify(ctx, digest, to, m) == nil {
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := os.Rename(to, filepath.Join(st.Dir, "replaced")); err != nil {
+			return fmt.Errorf("cannot replace broken image: %w", err)
+		}
+		err = os.Rename(dir, to)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot add image: %w", err)
+	}
+	return s.rememberAdopted(digest, to, m)
+}
+
+// rememberAdopted notes how the files look that seal has just hashed, so that the first start does not hash again.
+func (s *Store) rememberAdopted(digest, dir string, m *Manifest) error {
+	l := make(looks)
+	for _, f := range m.files() {
+		path := filepath.Join(dir, f.Name)
+		file, err := openRegular(path)
+		if err != nil {
+			return err
+		}
+		now, err := lookAt(file)
+		file.Close()
+		if err != nil {
+			return err
+		}
+		l[path] = now
+	}
+	return s.writeLooks(digest, l)
+}
+
+// Lock waits until no other process holds the store's lock called name, a file name, and takes it. waiting, which may
+// be nil, is called once if it is held. The returned function lets go.
+func (s *Store) Lock(ctx context.Context, name string, waiting func()) (unlock func(), err error) {
+	if !isFileName(name) {
+		return nil, fmt.Errorf("cannot lock %q: not a file name", name)
+	}
+	path := filepath.Join(s.dir, "locks", name)
+	ticker := time.NewTicker(lockPoll)
+	defer ticker.Stop()
+	for {
+		f, err := tryLock(path)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, err
+		}
+		if waiting != nil {
+			waiting()
+			waiting = nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("cannot lock %s: %w", path, ctx.Err())
+		case <-ticker.C:
+		}
+	}
+}
+
+// tryLock opens or creates the file and locks it; the error wraps EWOULDBLOCK when another holds it.
+func tryLock(path string) (*os.File, error) {
+	for {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("cannot lock: %w", err)
+		}
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			f.Close()
+			return nil, fmt.Errorf("cannot lock %s: %w", path, err)
+		}
+		// Between open and lock its last holder may have removed the file; then the lock is on nothing.
+		mine, err1 := f.Stat()
+		there, err2 := os.Lstat(path)
+		if err1 == nil && err2 == nil && os.SameFile(mine, there) {
+			return f, nil
+		}
+		f.Close()
+	}
+}

@@ -1,0 +1,4 @@
+package main
+
+// sysFinitModule is finit_module(2), which package syscall does not name.
+const sysFinitModule = 313

@@ -1,0 +1,192 @@
+package rpc
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"gondolin/internal/testenv"
+	"gondolin/internal/wire"
+)
+
+// pair joins a Host to a Serve that runs handle.
+func pair(t *testing.T, handle Handler) *Host {
+	t.Helper()
+	testenv.CheckLeaks(t)
+	hc, gc := Pipe()
+	h, err := NewHost(hc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- Serve(t.Context(), gc, handle) }()
+	t.Cleanup(func() {
+		h.Close()
+		<-served
+	})
+	return h
+}
+
+func TestFirstMessageReachesTheHandler(t *testing.T) {
+	h := pair(t, func(_ context.Context, first wire.Message, s Stream) {
+		defer Abort(s)
+		if m, ok := first.(*wire.Attach); ok {
+			_ = wire.Write(s, &wire.Started{PID: int(m.ID)})
+		}
+	})
+	s, err := h.Open(t.Context(), &wire.Attach{ID: 42, Descriptor: wire.Stdin})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer Abort(s)
+	m, err := wire.Read(s, wire.ToHost)
+	if got, ok := m.(*wire.Started); err != nil || !ok || got.PID != 42 {
+		t.Errorf("%v, %v", m, err)
+	}
+}
+
+func TestHalfClose(t *testing.T) {
+	h := pair(t, func(_ context.Context, _ wire.Message, s Stream) {
+		b, _ := io.ReadAll(s)
+		_, _ = s.Write([]byte(strings.ToUpper(string(b))))
+		s.Close()
+	})
+	s, err := h.Open(t.Context(), &wire.Attach{Descriptor: wire.Stdin})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if b, err := io.ReadAll(s); err != nil || string(b) != "HELLO" {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+func TestOpenAfterClose(t *testing.T) {
+	h := pair(t, func(_ context.Context, _ wire.Message, s Stream) { Abort(s) })
+	h.Close()
+	if _, err := h.Open(t.Context(), &wire.Drained{}); !errors.Is(err, ErrClosed) {
+		t.Error(err)
+	}
+	<-h.Done()
+}
+
+func TestStreamsAreBounded(t *testing.T) {
+	h := pair(t, func(ctx context.Context, _ wire.Message, s Stream) {
+		<-ctx.Done()
+		s.Close()
+	})
+	for range MaxStreams {
+		if _, err := h.Open(t.Context(), &wire.Signal{Number: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := h.Open(t.Context(), &wire.Signal{Number: 1}); err == nil {
+		t.Error("one stream more than the bound was opened")
+	}
+}
+
+// frame is one multiplexer header and its payload.
+func frame(kind uint8, flags uint16, id, length uint32, payload string) string {
+	b := []byte{0, kind}
+	b = binary.BigEndian.AppendUint16(b, flags)
+	b = binary.BigEndian.AppendUint32(b, id)
+	b = binary.BigEndian.AppendUint32(b, length)
+	return string(b) + payload
+}
+
+func TestGuardRefuses(t *testing.T) {
+	for name, in := range map[string]string{
+		"ping":           frame(2, 1, 0, 7, ""),
+		"go away":        frame(3, 0, 0, 0, ""),
+		"unknown type":   frame(9, 0, 1, 0, ""),
+		"new stream":     frame(typeWindowUpdate, 1, 1, 0, ""),
+		"even id":        frame(typeData, 0, 2, 1, "x"),
+		"over window":    frame(typeData, 0, 1, window+1, ""),
+		"window delta":   frame(typeWindowUpdate, 0, 1, window+1, ""),
+		"version":        "\x01" + frame(typeData, 0, 1, 0, "")[1:],
+		"after good one": frame(typeData, 0, 1, 3, "abc") + frame(2, 1, 0, 7, ""),
+	} {
+		conn := struct {
+			io.Reader
+			io.WriteCloser
+		}{iotest.OneByteReader(strings.NewReader(in)), nil}
+		if _, err := io.Copy(io.Discard, &guard{ReadWriteCloser: conn}); !errors.Is(err, wire.ErrProtocol) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestGuardPasses(t *testing.T) {
+	in := frame(typeWindowUpdate, flagACK, 1, 0, "") + frame(typeData, flagFIN, 3, 5, "hello") + frame(typeData, 0, 5, 0, "")
+	conn := struct {
+		io.Reader
+		io.WriteCloser
+	}{strings.NewReader(in), nil}
+	b, err := io.ReadAll(&guard{ReadWriteCloser: conn})
+	if err != nil || string(b) != in {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+// A guest that breaks the rules ends the channel, and with it everything under way.
+func TestHostEndsOnViolation(t *testing.T) {
+	testenv.CheckLeaks(t)
+	hc, gc := Pipe()
+	defer gc.Close()
+	go io.Copy(io.Discard, gc)
+	h, err := NewHost(hc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := h.Open(t.Context(), &wire.Signal{Number: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := gc.Write([]byte(frame(2, 1, 0, 7, ""))); err != nil {
+		t.Fatal(err)
+	}
+	<-h.Done()
+	if _, err := s.Read(make([]byte, 1)); err == nil {
+		t.Error("a stream outlived the channel")
+	}
+}
+
+// FuzzHost feeds what a guest may send to a host with a stream open: it must
+// neither panic nor hold more than the stream's window.
+func FuzzHost(f *testing.F) {
+	f.Add([]byte(frame(typeWindowUpdate, flagACK, 1, 0, "") + frame(typeData, 0, 1, 7, "\x00\x00\x00\x02\x85\xa0")))
+	f.Add([]byte(frame(typeData, flagFIN|flagACK, 1, 3, "abc")))
+	f.Add([]byte(frame(typeData, flagRST, 1, 0, "")))
+	f.Add([]byte(frame(2, 1, 0, 7, "")))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		hc, gc := net.Pipe()
+		h, err := NewHost(hc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go io.Copy(io.Discard, gc)
+		s, err := h.Open(t.Context(), &wire.Signal{Number: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = s.SetReadDeadline(time.Now().Add(10 * time.Second))
+		go func() {
+			_, _ = gc.Write(in)
+			gc.Close()
+		}()
+		if n, _ := io.Copy(io.Discard, s); n > int64(len(in)) {
+			t.Errorf("%d bytes out of %d", n, len(in))
+		}
+		<-h.Done()
+		h.Close()
+	})
+}

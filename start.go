@@ -1,0 +1,234 @@
+package gondolin
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"time"
+
+	"gondolin/internal/audit"
+	"gondolin/internal/control"
+	"gondolin/internal/egress"
+	"gondolin/internal/fsserver"
+	"gondolin/internal/guestbin"
+	"gondolin/internal/image"
+	"gondolin/internal/image/initramfs"
+	"gondolin/internal/machine/accel"
+	"gondolin/internal/machine/qemu"
+	"gondolin/internal/netstack"
+	"gondolin/internal/paths"
+	"gondolin/internal/wire"
+	"gondolin/vfs"
+)
+
+// plan is all that is known of a VM before anything runs.
+type plan struct {
+	config  Config
+	dirs    paths.Dirs
+	image   *image.Image
+	machine qemu.Machine
+	mounts  []mount
+	gateway *egress.Gateway
+}
+
+// prepare turns a config into a plan. It starts nothing but, where an
+// accelerator has not been tried before, a trial VM.
+func prepare(ctx context.Context, config Config) (*plan, error) {
+	p := &plan{config: config}
+	for _, step := range []func(context.Context) error{
+		p.findDirs, p.planNetwork, p.planMounts, p.findImage, p.planMachine, p.chooseAccelerator,
+	} {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+func (p *plan) findDirs(context.Context) (err error) {
+	getenv := os.Getenv //nolint:forbidigo // a library without a config file has only the environment
+	if dir := p.config.Host.Dir; dir != "" {
+		getenv = func(name string) string {
+			if name == "GONDOLIN_HOME" {
+				return dir
+			}
+			return ""
+		}
+	}
+	p.dirs, err = paths.FromEnv(getenv, runtime.GOOS)
+	return err
+}
+
+func (p *plan) planNetwork(context.Context) (err error) {
+	up := p.config.Upstream
+	p.gateway, err = egress.New(egress.Config{
+		Policy:   p.config.Network,
+		Audit:    audit.New(p.config.Audit),
+		Logger:   p.config.Log,
+		Resolver: up.Resolver,
+		Dialer:   up.DialContext,
+		RootCAs:  up.RootCAs,
+	})
+	return err
+}
+
+func (p *plan) planMounts(context.Context) (err error) {
+	p.mounts, err = p.config.mounts()
+	return err
+}
+
+func (p *plan) findImage(ctx context.Context) error {
+	store, err := image.Open(p.dirs.Images())
+	if err != nil {
+		return err
+	}
+	p.image, err = store.Resolve(ctx, p.config.Image)
+	if errors.Is(err, image.ErrNotFound) {
+		return fmt.Errorf("%w\nbuild the default image with: gondolin image build", err)
+	}
+	return err
+}
+
+func (p *plan) planMachine(ctx context.Context) error {
+	agent, err := p.agent()
+	if err != nil {
+		return err
+	}
+	initrd, err := initramfs.Compose(ctx, p.dirs.Initramfs(), initramfs.Parts{
+		Modules: p.image.Modules, ModulesDigest: p.image.ModulesDigest, Agent: agent,
+	})
+	if err != nil {
+		return err
+	}
+	p.machine = qemu.Machine{
+		Binary:  p.config.Host.QEMU,
+		Arch:    qemu.Arch(p.image.Arch),
+		CPUs:    p.config.CPUs,
+		Memory:  p.config.Memory,
+		Kernel:  p.image.Kernel,
+		Initrd:  initrd,
+		Cmdline: append([]string{"rootfstype=" + p.image.RootFormat}, p.image.Cmdline...),
+		Root:    qemu.Disk{Path: p.image.Root},
+		MAC:     netstack.GuestMAC().String(),
+	}
+	return nil
+}
+
+// agent returns the guest agent's binary.
+func (p *plan) agent() ([]byte, error) {
+	if file := p.config.Host.Agent; file != "" {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the guest agent: %w", err)
+		}
+		return b, nil
+	}
+	return guestbin.Open(p.image.Arch)
+}
+
+// launch makes the plan live.
+func (p *plan) launch(ctx context.Context) (*VM, error) {
+	m, err := qemu.Start(ctx, p.machine, qemu.Options{Log: p.config.Log})
+	if err != nil {
+		return nil, err
+	}
+	client, err := control.New(m.Control())
+	if err != nil {
+		m.Close()
+		return nil, err
+	}
+	vm := &VM{
+		config: p.config, image: p.image, gateway: p.gateway, mounts: p.mounts,
+		machine: m, control: client, accel: p.machine.Accel, ended: make(chan struct{}),
+	}
+	if len(p.mounts) > 0 {
+		vm.files = fsserver.New(fsserver.Config{Mounts: fileSystems(p.mounts), Logger: p.config.Log})
+	}
+	run, stop := context.WithCancel(context.WithoutCancel(ctx)) // the VM outlives the start
+	vm.stop = stop
+	go vm.run(run)
+	if err := vm.setup(ctx); err != nil {
+		vm.Close()
+		return nil, err
+	}
+	return vm, nil
+}
+
+func fileSystems(mounts []mount) []vfs.FS {
+	list := make([]vfs.FS, len(mounts))
+	for i, m := range mounts {
+		list[i] = m.fs
+	}
+	return list
+}
+
+// entropyBytes is what a guest's random generator is seeded with: twice its key.
+const entropyBytes = 64
+
+// setup waits for the guest to boot and makes it this VM.
+func (vm *VM) setup(ctx context.Context) error {
+	timeout := fmt.Errorf("cannot start: the guest was not ready within %v", vm.config.StartTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, vm.config.StartTimeout, timeout)
+	defer cancel()
+	env, err := vm.config.environ(vm.image.Env, vm.gateway.Env())
+	if err != nil {
+		return err
+	}
+	entropy := make([]byte, entropyBytes)
+	_, _ = rand.Read(entropy) // never fails
+	ca, err := certificate(vm.gateway.CACertPEM())
+	if err != nil {
+		return err
+	}
+	ready, err := vm.control.Setup(ctx, wire.Setup{
+		Hostname: vm.config.Hostname,
+		Time:     time.Now().UnixNano(),
+		Entropy:  entropy,
+		Network: &wire.Network{
+			Address: netstack.GuestAddr.String(),
+			Gateway: netstack.Gateway.String(),
+			DNS:     netstack.DNS.Addr().String(),
+			MTU:     netstack.MTU,
+		},
+		CA:     ca,
+		Env:    env,
+		Files:  vm.files != nil,
+		Mounts: wireMounts(vm.mounts),
+	})
+	if err != nil {
+		return vm.startFailure(err)
+	}
+	vm.ready = ready
+	return nil
+}
+
+// startFailure adds what the console shows, unless the machine's own error does.
+func (vm *VM) startFailure(err error) error {
+	if errors.Is(err, control.ErrClosed) {
+		<-vm.ended
+		return fmt.Errorf("cannot start: %w", vm.Err())
+	}
+	return consoleError(err, vm.machine.Console())
+}
+
+func wireMounts(mounts []mount) []wire.Mount {
+	list := make([]wire.Mount, len(mounts))
+	for i, m := range mounts {
+		list[i] = wire.Mount{Path: m.path, Source: strconv.Itoa(i)}
+	}
+	return list
+}
+
+// chooseAccelerator settles what runs the guest's instructions.
+func (p *plan) chooseAccelerator(ctx context.Context) error {
+	cfg, err := p.probeConfig()
+	if err != nil {
+		return err
+	}
+	p.machine.Accel, _, err = accel.Choose(ctx, cfg)
+	return err
+}

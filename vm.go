@@ -1,0 +1,112 @@
+package gondolin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"gondolin/internal/control"
+	"gondolin/internal/egress"
+	"gondolin/internal/fsserver"
+	"gondolin/internal/image"
+	"gondolin/internal/machine"
+	"gondolin/internal/machine/accel"
+	"gondolin/internal/wire"
+)
+
+// ErrClosed is returned for what was under way when [VM.Close] was called, and
+// for what comes after.
+var ErrClosed = errors.New("VM closed")
+
+// VM is a running virtual machine. Its methods may be called from any goroutine.
+//
+//	          Start                     Close
+//	(none) ----------> running --------------------> closed
+//	                      |                            ^
+//	                      +-- machine or a part ends --+
+type VM struct {
+	config  Config
+	image   *image.Image
+	gateway *egress.Gateway
+	files   *fsserver.Server // nil without mounts
+	mounts  []mount
+
+	machine machine.Machine
+	control *control.Client
+	ready   *wire.Ready
+	started time.Duration // what Start took
+	accel   accel.Accel
+
+	stop   context.CancelFunc // ends the parts
+	ended  chan struct{}      // closed when every part has ended
+	mu     sync.Mutex         // guards err and closed
+	err    error              // why the VM ended
+	closed bool               // Close was called
+}
+
+// Start boots a VM and returns when commands can run in it. ctx bounds the start
+// only. The caller must Close the VM.
+//
+// When it fails nothing is left running, and the error says what to do: it holds
+// the last lines of the guest's console and of QEMU's own output where they
+// tell the cause.
+func Start(ctx context.Context, config Config) (*VM, error) {
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	begin := time.Now()
+	p, err := prepare(ctx, config.withDefaults())
+	if err != nil {
+		return nil, err
+	}
+	vm, err := p.launch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	vm.started = time.Since(begin)
+	return vm, nil
+}
+
+// Done is closed when the VM has ended, by [VM.Close] or by itself.
+func (vm *VM) Done() <-chan struct{} { return vm.ended }
+
+// Err says why the VM ended, once Done is closed: [ErrClosed] after Close.
+func (vm *VM) Err() error {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	if vm.closed && vm.err == nil {
+		return ErrClosed
+	}
+	return vm.err
+}
+
+// Close ends the VM at once, as pulling the plug would: what the guest has
+// written to mounts and acknowledged is with the mounts' providers, all else is
+// gone. It returns when nothing of the VM is left, within a few seconds, and is
+// idempotent. It returns an error only when something could not be ended.
+func (vm *VM) Close() error {
+	vm.mu.Lock()
+	vm.closed = true
+	vm.mu.Unlock()
+	err := vm.machine.Close()
+	vm.control.Close()
+	vm.stop()
+	<-vm.ended
+	return err
+}
+
+// Console returns the last part of what the guest wrote to its console, with
+// control characters removed.
+func (vm *VM) Console() string { return machine.Sanitize(vm.machine.Console()) }
+
+// failure explains an error of the control channel: when the VM has ended, by
+// the reason it ended.
+func (vm *VM) failure(err error) error {
+	if !errors.Is(err, control.ErrClosed) {
+		return err
+	}
+	<-vm.ended // the parts end together
+	return fmt.Errorf("cannot go on: %w", vm.Err())
+}
