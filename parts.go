@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -51,7 +52,23 @@ func (vm *VM) runPart(ctx context.Context, p part) error {
 	if err == nil {
 		err = errors.New("ended")
 	}
+	vm.awaitMachine(ctx)
 	return fmt.Errorf("%s: %w", p.name, err)
+}
+
+// lastWords is how long a machine whose streams have ended may take to be gone.
+const lastWords = time.Second
+
+// awaitMachine gives a machine that is ending, which its streams show first, the
+// time to say why, before it is closed for it.
+func (vm *VM) awaitMachine(ctx context.Context) {
+	t := time.NewTimer(lastWords)
+	defer t.Stop()
+	select {
+	case <-vm.machine.Done():
+	case <-ctx.Done():
+	case <-t.C:
+	}
 }
 
 // cause prefers the machine's own account of its end over what the parts saw of it.

@@ -64,10 +64,14 @@ func (p *plan) findDirs(context.Context) (err error) {
 }
 
 func (p *plan) planNetwork(context.Context) (err error) {
+	var log *audit.Log
+	if p.config.Audit != nil {
+		log = audit.New(p.config.Audit)
+	}
 	up := p.config.Upstream
 	p.gateway, err = egress.New(egress.Config{
 		Policy:   p.config.Network,
-		Audit:    audit.New(p.config.Audit),
+		Audit:    log,
 		Logger:   p.config.Log,
 		Resolver: up.Resolver,
 		Dialer:   up.DialContext,
@@ -87,9 +91,6 @@ func (p *plan) findImage(ctx context.Context) error {
 		return err
 	}
 	p.image, err = store.Resolve(ctx, p.config.Image)
-	if errors.Is(err, image.ErrNotFound) {
-		return fmt.Errorf("%w\nbuild the default image with: gondolin image build", err)
-	}
 	return err
 }
 

@@ -115,7 +115,7 @@ type dirAt struct {
 
 func (at dirAt) close() {
 	if at.owned {
-		unix.Close(at.fd)
+		closeFD(at.fd)
 	}
 }
 
@@ -150,6 +150,9 @@ func (d *DirFS) child(name string) (dirAt, error) {
 	return d.at(name)
 }
 
+// closeFD closes a descriptor that holds nothing to lose.
+func closeFD(fd int) { _ = unix.Close(fd) }
+
 // openat is openat(2) with close-on-exec, repeated when a signal interrupts it.
 func openat(dir int, name string, flags int, perm uint32) (int, error) {
 	for {
@@ -166,7 +169,7 @@ func walkBeneath(root int, dir string) (int, error) {
 	for elem := range strings.SplitSeq(dir, "/") {
 		next, err := openat(fd, elem, openPath|unix.O_NOFOLLOW|unix.O_DIRECTORY, 0)
 		if fd != root {
-			unix.Close(fd)
+			closeFD(fd)
 		}
 		if err != nil {
 			return -1, err
@@ -530,7 +533,7 @@ func (at dirAt) create(perm Mode) (int, error) {
 		err = unix.Fchmod(fd, uint32(perm))
 	}
 	if err != nil {
-		unix.Close(fd)
+		closeFD(fd)
 		return -1, err
 	}
 	return fd, nil
@@ -550,7 +553,7 @@ func (d *DirFS) newFile(fd int, name string, flags OpenFlag) (File, error) {
 		err = unix.SetNonblock(fd, false) // it was only for the open; os.File would hand it to the poller
 	}
 	if err != nil {
-		unix.Close(fd)
+		closeFD(fd)
 		return nil, err
 	}
 	return &dirFile{dir: d, file: os.NewFile(uintptr(fd), name), writable: flags&Write != 0}, nil

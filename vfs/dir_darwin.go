@@ -72,6 +72,6 @@ func chtimesOpen(fd int, st *unix.Stat_t, set SetAttr) error {
 }
 
 // appendTo: Darwin has no positionless append on a descriptor without O_APPEND.
-func appendTo(int, []byte) (n int, err error, done bool) { return 0, nil, false }
+func appendTo(int, []byte) (n int, done bool, err error) { return 0, false, nil }
 
 func allocate(int, int64, int64) error { return EOPNOTSUPP }

@@ -39,7 +39,7 @@ func (f *dirFile) Append(p []byte) (int, error) {
 	if !f.writable {
 		return 0, EBADF
 	}
-	if n, err, done := appendTo(f.fd(), p); done {
+	if n, done, err := appendTo(f.fd(), p); done {
 		return n, err
 	}
 	var st unix.Stat_t

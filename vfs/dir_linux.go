@@ -49,7 +49,7 @@ func (at dirAt) chmod(mode Mode) error {
 	if openErr != nil {
 		return openErr
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
@@ -87,10 +87,9 @@ func chtimesOpen(fd int, _ *unix.Stat_t, set SetAttr) error {
 }
 
 // appendTo writes at the end atomically; done is false if the file system cannot.
-func appendTo(fd int, p []byte) (n int, err error, done bool) {
+func appendTo(fd int, p []byte) (n int, done bool, err error) {
 	n, err = unix.Pwritev2(fd, [][]byte{p}, 0, unix.RWF_APPEND)
-	return n, err, !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS)
+	return n, !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS), err
 }
 
 func allocate(fd int, off, length int64) error { return unix.Fallocate(fd, 0, off, length) }
-

@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"io"
 	"io/fs"
 	"iter"
 	"time"
@@ -38,11 +39,11 @@ type FS interface {
 // File is an open regular file. It stays usable after its name is gone. Methods may be called concurrently,
 // except Close, which the caller calls once, last.
 type File interface {
-	// ReadAt has the contract of io.ReaderAt.
-	ReadAt(p []byte, off int64) (int, error)
+	// ReadAt reads at an offset.
+	io.ReaderAt
 
-	// WriteAt has the contract of io.WriterAt; a gap before off reads as zeros.
-	WriteAt(p []byte, off int64) (int, error)
+	// WriteAt writes at an offset; a gap before it reads as zeros.
+	io.WriterAt
 
 	// Stat returns the attributes; Nlink is 0 once the last name is gone.
 	Stat() (Attr, error)
@@ -54,7 +55,7 @@ type File interface {
 	Sync() error
 
 	// Close releases the handle.
-	Close() error
+	io.Closer
 }
 
 // Linker makes hard links. Absent: the guest sees EPERM, as on file systems without hard links.

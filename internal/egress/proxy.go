@@ -99,7 +99,9 @@ func wireRequest(r *http.Request) (policy.Request, error) {
 // scrub keeps secret values out of a response.
 func (m *lastMile) scrub(resp *http.Response, x *exchange, q policy.Request, done injection) {
 	v := m.session.vault
+	v.scrubHeader(resp.Header, done.encoded) // after an upgrade nobody else does
 	if resp.StatusCode == http.StatusSwitchingProtocols {
+		x.status = resp.StatusCode
 		if stream, ok := resp.Body.(io.ReadWriteCloser); ok {
 			resp.Body = &countingStream{ReadWriteCloser: stream, sent: &x.sent, received: &x.received}
 		}

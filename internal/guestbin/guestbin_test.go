@@ -23,6 +23,12 @@ func TestOpen(t *testing.T) {
 			t.Errorf("%s: not an agent for it: %v", arch, err)
 			continue
 		}
+		// Function names survive stripping: panics print them.
+		for _, name := range []string{"net/http.(*", "crypto/tls.(*", "crypto/x509.(*"} {
+			if bytes.Contains(data, []byte(name)) {
+				t.Errorf("%s: the agent links %s", arch, name)
+			}
+		}
 		for _, p := range f.Progs {
 			if p.Type == elf.PT_INTERP {
 				t.Errorf("%s: needs a dynamic loader, which no initramfs has", arch)

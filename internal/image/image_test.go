@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"gondolin/internal/testenv"
 )
@@ -33,7 +34,11 @@ func addImage(t *testing.T, s *Store, kernel string, refs ...string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer st.Close()
+	defer func() {
+		if err := st.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	dir := filepath.Join(st.Dir, "image")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -172,14 +177,22 @@ func alter(t *testing.T, path, text string) {
 
 func TestAlteredFilesAreNoticed(t *testing.T) {
 	for name, damage := range map[string]func(t *testing.T, path string){
-		"content":   func(t *testing.T, path string) { alter(t, path, "KERNEL 1") },
-		"truncated": func(t *testing.T, path string) { alter(t, path, "ker") },
+		"content": func(t *testing.T, path string) {
+			t.Helper()
+			alter(t, path, "KERNEL 1")
+		},
+		"truncated": func(t *testing.T, path string) {
+			t.Helper()
+			alter(t, path, "ker")
+		},
 		"missing": func(t *testing.T, path string) {
+			t.Helper()
 			if err := os.Remove(path); err != nil {
 				t.Fatal(err)
 			}
 		},
 		"symlink": func(t *testing.T, path string) {
+			t.Helper()
 			if err := os.Rename(path, path+".real"); err != nil {
 				t.Fatal(err)
 			}
@@ -188,11 +201,13 @@ func TestAlteredFilesAreNoticed(t *testing.T) {
 			}
 		},
 		"directory": func(t *testing.T, path string) {
+			t.Helper()
 			if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o700)); err != nil {
 				t.Fatal(err)
 			}
 		},
 		"same times": func(t *testing.T, path string) {
+			t.Helper()
 			info, err := os.Stat(path)
 			if err != nil {
 				t.Fatal(err)
@@ -321,7 +336,20 @@ func TestSweep(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dead.Dir, "half"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	heir, err := unix.Dup(int(dead.Lock().Fd())) // as a process has it that dead's maker has started
+	if err != nil {
+		t.Fatal(err)
+	}
 	dead.lock.Close() // as the kernel does when a process dies
+	if _, err := Open(s.Dir()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(dead.Dir); err != nil {
+		t.Errorf("swept although somebody still works in it: %v", err)
+	}
+	if err := unix.Close(heir); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := Open(s.Dir()); err != nil {
 		t.Fatal(err)
 	}

@@ -92,12 +92,12 @@ func (s *Store) Remove(_ context.Context, selector string) ([]string, error) {
 }
 
 // removeObject moves the image out of objects first, so that nobody finds half of it.
-func (s *Store) removeObject(digest string) error {
+func (s *Store) removeObject(digest string) (err error) {
 	st, err := s.Stage()
 	if err != nil {
 		return err
 	}
-	defer st.Close()
+	defer func() { err = errors.Join(err, st.Close()) }()
 	err = os.Rename(s.objectDir(digest), filepath.Join(st.Dir, "removed"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("cannot remove image: %w", err)

@@ -45,6 +45,10 @@ func (s *Store) Stage() (*Staging, error) {
 	return &Staging{Dir: base, store: s, lock: lock}, nil
 }
 
+// Lock returns the file whose lock keeps the directory from being swept. A process that works in the directory inherits
+// it, so that the directory stays until that process has ended, should it outlive this one. The caller must not close it.
+func (st *Staging) Lock() *os.File { return st.lock }
+
 // Close removes the directory and all that is left in it. Further calls do nothing.
 func (st *Staging) Close() error {
 	if st.lock == nil {
@@ -81,16 +85,14 @@ func (s *Store) sweep() error {
 		name := strings.TrimSuffix(e.Name(), ".lock")
 		lock, err := tryLock(filepath.Join(base, name+".lock"))
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			continue
+			continue // its maker, or a process that one has started, is at work
 		}
 		if err != nil {
 			return err
 		}
-		err = removeStaged(filepath.Join(base, name))
+		// What cannot be removed now costs space, which is no reason to refuse good images; the next Open tries again.
+		_ = removeStaged(filepath.Join(base, name))
 		lock.Close()
-		if err != nil {
-			return err
-		}
 	}
 	return nil
 }

@@ -56,8 +56,10 @@ type Store struct {
 
 // Open opens the store in dir, creating it if need be, and removes what interrupted builds left there.
 func Open(dir string) (*Store, error) {
-	for _, d := range []string{dir, filepath.Join(dir, "objects"), filepath.Join(dir, "refs"),
-		filepath.Join(dir, "verified"), filepath.Join(dir, "staging"), filepath.Join(dir, "locks")} {
+	for _, d := range []string{
+		dir, filepath.Join(dir, "objects"), filepath.Join(dir, "refs"),
+		filepath.Join(dir, "verified"), filepath.Join(dir, "staging"), filepath.Join(dir, "locks"),
+	} {
 		if err := paths.Ensure(d); err != nil {
 			return nil, fmt.Errorf("cannot open image store: %w", err)
 		}

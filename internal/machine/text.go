@@ -76,7 +76,7 @@ func csiLen(raw []byte) int {
 // stringLen returns the length of a control string with its terminator. A string
 // that does not end on its line is taken to end there, so that it hides no more.
 func stringLen(raw []byte) int {
-	for n := 0; n < len(raw); n++ {
+	for n := range raw {
 		switch {
 		case raw[n] == '\n':
 			return n

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"io"
 	"testing"
+	"time"
 
 	"gondolin/internal/netstack/ethlink"
 )
@@ -129,4 +130,31 @@ func headerChecksum(h []byte) uint16 {
 		sum = sum>>16 + sum&0xffff
 	}
 	return ^uint16(sum)
+}
+
+// TestHalfOpenConnectionDoesNotDelayTheEnd: a SYN whose handshake begins while
+// the link is ending must not be waited for.
+func TestHalfOpenConnectionDoesNotDelayTheEnd(t *testing.T) {
+	frame := bytes.Clone(goodFrames()["tcp"])
+	packet := frame[ethlink.HeaderSize:]
+	copy(packet[16:], []byte{192, 168, 127, 1})
+	binary.BigEndian.PutUint16(packet[ipv4Size+2:], 53)
+	binary.BigEndian.PutUint16(packet[10:], headerChecksum(packet[:ipv4Size]))
+	segment := packet[ipv4Size:]
+	pseudo := append(bytes.Clone(packet[12:20]), 0, protoTCP, 0, byte(len(segment)))
+	binary.BigEndian.PutUint16(segment[16:], headerChecksum(append(pseudo, segment...)))
+	in := append(binary.BigEndian.AppendUint32(nil, uint32(len(frame))), frame...)
+	for range 200 {
+		s, err := New(Config{Handler: refuse{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		if err := s.Run(t.Context(), stream{bytes.NewReader(in)}); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took > 900*time.Millisecond {
+			t.Fatalf("the end took %v", took)
+		}
+	}
 }

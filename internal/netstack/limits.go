@@ -47,6 +47,9 @@ const (
 	// after the host closed the connection.
 	lingerMax = 30 * time.Second
 
+	// abortInterval is how often connections are aborted until all have ended.
+	abortInterval = 5 * time.Millisecond
+
 	// retryTimeout is how long unacknowledged data is sent again before the
 	// connection is given up. A paused sandbox outlives it, since its
 	// connections are gone either way at the far end.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -142,9 +143,26 @@ func (s *Stack) close() {
 	s.mu.Lock()
 	s.serve = nil
 	s.mu.Unlock()
-	s.stack.Close() // aborts every endpoint: handlers' reads and writes fail
+	done := make(chan struct{})
+	go s.awaitHandled(done)
+	for ended := false; !ended; {
+		// Handlers' reads and writes fail. Again and again, since a handshake
+		// that was about to begin makes its endpoint after this.
+		for _, e := range s.stack.RegisteredEndpoints() {
+			e.Abort()
+		}
+		select {
+		case <-done:
+			ended = true
+		case <-time.After(abortInterval):
+		}
+	}
+	s.stack.Destroy()
+}
+
+func (s *Stack) awaitHandled(done chan<- struct{}) {
 	s.handled.Wait()
-	s.stack.Wait()
+	close(done)
 }
 
 // open builds the gVisor stack, whose goroutines live until close.

@@ -25,40 +25,40 @@ const (
 // CheckLeaks notes what the process holds now and fails the test when it holds more after the test's other cleanups:
 // goroutines everywhere, file descriptors and child processes on Linux. Call it first in a test, and not in parallel
 // tests: what their neighbours hold would be blamed on them.
-func CheckLeaks(t testing.TB) {
-	t.Helper()
-	checkLeaks(t, leakPatience)
+func CheckLeaks(tb testing.TB) {
+	tb.Helper()
+	checkLeaks(tb, leakPatience)
 }
 
-func checkLeaks(t testing.TB, patience time.Duration) {
-	t.Helper()
+func checkLeaks(tb testing.TB, patience time.Duration) {
+	tb.Helper()
 	goroutines, held := goroutineStacks(), heldResources()
-	t.Cleanup(func() {
-		if t.Failed() || t.Skipped() {
+	tb.Cleanup(func() {
+		if tb.Failed() || tb.Skipped() {
 			return // what a failed test leaves says nothing more
 		}
-		t.Helper()
+		tb.Helper()
 		found := awaitNone(patience, func() []string {
 			return append(newGoroutines(goroutines), newResources(held)...)
 		})
 		for _, leak := range found {
-			t.Errorf("leaked %s", leak)
+			tb.Errorf("leaked %s", leak)
 		}
 	})
 }
 
 // CheckEmpty fails the test when dir still has entries at its end, other than those named in allowed.
-func CheckEmpty(t testing.TB, dir string, allowed ...string) {
-	t.Helper()
-	checkEmpty(t, leakPatience, dir, allowed)
+func CheckEmpty(tb testing.TB, dir string, allowed ...string) {
+	tb.Helper()
+	checkEmpty(tb, leakPatience, dir, allowed)
 }
 
-func checkEmpty(t testing.TB, patience time.Duration, dir string, allowed []string) {
-	t.Helper()
-	t.Cleanup(func() {
-		t.Helper()
+func checkEmpty(tb testing.TB, patience time.Duration, dir string, allowed []string) {
+	tb.Helper()
+	tb.Cleanup(func() {
+		tb.Helper()
 		for _, name := range awaitNone(patience, func() []string { return entries(dir, allowed) }) {
-			t.Errorf("leaked file %s", filepath.Join(dir, name))
+			tb.Errorf("leaked file %s", filepath.Join(dir, name))
 		}
 	})
 }

@@ -31,13 +31,13 @@ const (
 var mayAlwaysSkip = []Reason{ReasonKVM, ReasonMacOS, ReasonLinux, ReasonHeavy}
 
 // Skip ends the test because of reason: a skip, or a failure when skips are forbidden and reason is not exempt.
-func Skip(t testing.TB, reason Reason, format string, args ...any) {
-	t.Helper()
+func Skip(tb testing.TB, reason Reason, format string, args ...any) {
+	tb.Helper()
 	text := fmt.Sprintf("[%s] %s", reason, fmt.Sprintf(format, args...))
 	if skipFails(reason, os.Getenv("GONDOLIN_NO_SKIP")) {
-		t.Fatalf("%s (skips are failures because GONDOLIN_NO_SKIP is set)", text)
+		tb.Fatalf("%s (skips are failures because GONDOLIN_NO_SKIP is set)", text)
 	}
-	t.Skip(text)
+	tb.Skip(text)
 }
 
 func skipFails(reason Reason, noSkip string) bool {
@@ -45,39 +45,39 @@ func skipFails(reason Reason, noSkip string) bool {
 }
 
 // NeedsRoot skips unless the test runs as uid 0.
-func NeedsRoot(t testing.TB) {
-	t.Helper()
+func NeedsRoot(tb testing.TB) {
+	tb.Helper()
 	if os.Geteuid() != 0 {
-		Skip(t, ReasonRoot, "needs root")
+		Skip(tb, ReasonRoot, "needs root")
 	}
 }
 
 // NeedsLinux skips on every other host.
-func NeedsLinux(t testing.TB) {
-	t.Helper()
+func NeedsLinux(tb testing.TB) {
+	tb.Helper()
 	if runtime.GOOS != "linux" {
-		Skip(t, ReasonLinux, "needs a Linux host")
+		Skip(tb, ReasonLinux, "needs a Linux host")
 	}
 }
 
 // NeedsMacOS skips on every other host.
-func NeedsMacOS(t testing.TB) {
-	t.Helper()
+func NeedsMacOS(tb testing.TB) {
+	tb.Helper()
 	if runtime.GOOS != "darwin" {
-		Skip(t, ReasonMacOS, "needs macOS")
+		Skip(tb, ReasonMacOS, "needs macOS")
 	}
 }
 
 // NeedsKVM skips unless GONDOLIN_TEST_KVM=1 says that KVM works on this host. That /dev/kvm opens proves nothing: on
 // nested hosts QEMU may abort with it, or the kernel never comes up, so a person or CI has to vouch for it.
-func NeedsKVM(t testing.TB) {
-	t.Helper()
+func NeedsKVM(tb testing.TB) {
+	tb.Helper()
 	if os.Getenv("GONDOLIN_TEST_KVM") != "1" {
-		Skip(t, ReasonKVM, "needs a working KVM; set GONDOLIN_TEST_KVM=1 where it is one")
+		Skip(tb, ReasonKVM, "needs a working KVM; set GONDOLIN_TEST_KVM=1 where it is one")
 	}
 	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
 	if err != nil {
-		Skip(t, ReasonKVM, "%v", err)
+		Skip(tb, ReasonKVM, "%v", err)
 	}
 	f.Close()
 }
@@ -91,55 +91,55 @@ func QEMUName() string {
 }
 
 // NeedsQEMU skips without QEMU for this architecture and returns the path of its binary.
-func NeedsQEMU(t testing.TB) string {
-	t.Helper()
+func NeedsQEMU(tb testing.TB) string {
+	tb.Helper()
 	path, err := exec.LookPath(QEMUName())
 	if err != nil {
-		Skip(t, ReasonQEMU, "needs %s in PATH; run make deps", QEMUName())
+		Skip(tb, ReasonQEMU, "needs %s in PATH; run make deps", QEMUName())
 	}
 	return path
 }
 
 // NeedsTool skips without the named program and returns its path.
-func NeedsTool(t testing.TB, name string) string {
-	t.Helper()
+func NeedsTool(tb testing.TB, name string) string {
+	tb.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		Skip(t, ReasonTool, "needs %s in PATH; run make deps", name)
+		Skip(tb, ReasonTool, "needs %s in PATH; run make deps", name)
 	}
 	return path
 }
 
 // NeedsFUSE skips unless /dev/fuse can be opened for reading and writing.
-func NeedsFUSE(t testing.TB) {
-	t.Helper()
+func NeedsFUSE(tb testing.TB) {
+	tb.Helper()
 	if runtime.GOOS != "linux" {
-		Skip(t, ReasonLinux, "needs Linux's /dev/fuse")
+		Skip(tb, ReasonLinux, "needs Linux's /dev/fuse")
 	}
 	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {
-		Skip(t, ReasonFUSE, "%v", err)
+		Skip(tb, ReasonFUSE, "%v", err)
 	}
 	f.Close()
 }
 
 // NeedsImage skips unless resolve, which looks the default image up in the caller's store, succeeds. The store is the
 // caller's business so that the store's own tests can use this package.
-func NeedsImage(t testing.TB, resolve func() error) {
-	t.Helper()
+func NeedsImage(tb testing.TB, resolve func() error) {
+	tb.Helper()
 	if resolve == nil {
-		t.Fatal("NeedsImage: ", errors.New("no resolve function"))
+		tb.Fatal("NeedsImage: ", errors.New("no resolve function"))
 	}
 	if err := resolve(); err != nil {
-		Skip(t, ReasonImage, "needs the default image, run make image: %v", err)
+		Skip(tb, ReasonImage, "needs the default image, run make image: %v", err)
 	}
 }
 
 // NeedsEnv skips unless the environment variable is set to 1: the switch of tests that take minutes or need the
 // network, and are not part of the ordinary run.
-func NeedsEnv(t testing.TB, name string) {
-	t.Helper()
+func NeedsEnv(tb testing.TB, name string) {
+	tb.Helper()
 	if os.Getenv(name) != "1" {
-		Skip(t, ReasonHeavy, "set %s=1 to run this", name)
+		Skip(tb, ReasonHeavy, "set %s=1 to run this", name)
 	}
 }

@@ -47,7 +47,10 @@ func (s *setup) mounts() error {
 	return nil
 }
 
+// pump runs for the life of the VM. Closing the device at its end fails what waits
+// on the mounts instead of leaving it hanging.
 func (s *setup) pump(dev, port *os.File) {
+	defer dev.Close()
 	if err := fusepump.Run(dev, port); err != nil {
 		s.log.Error("file service ended", "error", err)
 	}

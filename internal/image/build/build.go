@@ -153,7 +153,8 @@ func (b *builder) prepare(context.Context) error {
 		}
 	}
 	if b.uid != 0 {
-		return errors.New("it takes root to make a root file system; run it with sudo, keeping GONDOLIN_HOME or HOME as they are")
+		return errors.New("it takes root to make a root file system; build as root with GONDOLIN_HOME set to a new directory, " +
+			"then chown -R that directory to yourself and set GONDOLIN_HOME to it")
 	}
 	for _, ref := range b.opts.Refs {
 		if _, err := image.ParseRef(ref); err != nil {
@@ -188,7 +189,7 @@ func freeBytes(dir string) (uint64, error) {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, fmt.Errorf("cannot tell the free space of %s: %w", dir, err)
 	}
-	return st.Bavail * uint64(max(st.Bsize, 0)), nil //nolint:gosec // a block size is positive
+	return st.Bavail * uint64(max(st.Bsize, 0)), nil
 }
 
 // install has mmdebstrap make the root file system and download the kernel.
@@ -214,7 +215,7 @@ func (b *builder) install(ctx context.Context) error {
 		return err
 	}
 	b.started = time.Now().Add(-time.Second) // files are stamped with the kernel's coarser clock
-	cmd := command(ctx, bin, args...)
+	cmd := b.command(ctx, bin, args...)
 	cmd.Dir = b.work
 	cmd.Env = append(cmd.Env, "TMPDIR="+b.work)
 	return run(ctx, cmd, func(line string) {
@@ -279,7 +280,7 @@ func (b *builder) kernel(ctx context.Context) error {
 		return err
 	}
 	to := filepath.Join(b.work, "kernel")
-	if err := run(ctx, command(ctx, bin, "--extract", filepath.Join(private, debs[0]), to), nil); err != nil {
+	if err := run(ctx, b.command(ctx, bin, "--extract", filepath.Join(private, debs[0]), to), nil); err != nil {
 		return err
 	}
 	images, err := fs.Glob(os.DirFS(to), "boot/vmlinuz-*")
@@ -336,23 +337,28 @@ func (b *builder) erofs(ctx context.Context) error {
 	b.manifest.Arch, b.manifest.OS, b.manifest.Env = runtime.GOARCH, b.host.pretty, defaultEnv
 	b.manifest.Cmdline = []string{}
 	// Times of files stay: Python compares them with its compiled files'.
-	cmd := command(ctx, bin, "-zlz4", "-C65536", "--preserve-mtime", "-U"+rootUUID, "--quiet",
+	cmd := b.command(ctx, bin, "-zlz4", "-C65536", "--preserve-mtime", "-U"+rootUUID, "--quiet",
 		filepath.Join(b.out, b.manifest.Root.Name), b.root)
-	cmd.Env = append(cmd.Env, fmt.Sprintf("SOURCE_DATE_EPOCH=%d", b.epoch().Unix()))
+	epoch, err := b.epoch()
+	if err != nil {
+		return err
+	}
+	cmd.Env = append(cmd.Env, fmt.Sprintf("SOURCE_DATE_EPOCH=%d", epoch.Unix()))
 	return run(ctx, cmd, nil)
 }
 
 // epoch is the time of the newest file that came from a package: nothing in the image is newer.
-func (b *builder) epoch() time.Time {
+func (b *builder) epoch() (time.Time, error) {
 	var newest time.Time
-	_ = filepath.WalkDir(b.root, func(_ string, e fs.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() {
-			return nil
+	err := filepath.WalkDir(b.root, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
 		}
-		if info, err := e.Info(); err == nil && info.ModTime().Before(b.started) && info.ModTime().After(newest) {
+		info, err := e.Info()
+		if err == nil && e.Type().IsRegular() && info.ModTime().Before(b.started) && info.ModTime().After(newest) {
 			newest = info.ModTime()
 		}
-		return nil
+		return err
 	})
-	return cmp.Or(newest, time.Unix(0, 0))
+	return cmp.Or(newest, time.Unix(0, 0)), err
 }

@@ -227,7 +227,7 @@ E: apt-get update failed" >&2; exit 25`},
 		},
 		"silent failure": {tools: map[string]string{"mmdebstrap": `exit 3`}, want: []string{"mmdebstrap: exit status 3"}},
 		"no kernel":      {tools: map[string]string{"dpkg-deb": `mkdir -p "$3/boot"`}, want: []string{"0 kernels"}},
-		"not root":       {spoil: func(_ *stub, b *builder) { b.uid = 1000 }, want: []string{"takes root", "sudo"}},
+		"not root":       {spoil: func(_ *stub, b *builder) { b.uid = 1000 }, want: []string{"takes root", "GONDOLIN_HOME", "chown"}},
 		"not Debian": {
 			spoil: func(s *stub, _ *builder) { s.write("etc/os-release", "ID=fedora\nPRETTY_NAME=Fedora\n", 0o644) },
 			want:  []string{"Fedora", "has to be a Debian release"},

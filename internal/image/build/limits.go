@@ -17,6 +17,4 @@ const (
 	maxModuleBytes = 64 << 20
 	// maxModules bounds the modules of a kernel that are looked at: distributions ship about four thousand.
 	maxModules = 20000
-	// maxKernelBytes bounds a decompressed kernel.
-	maxKernelBytes = 256 << 20
 )

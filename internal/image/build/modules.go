@@ -76,53 +76,55 @@ func moduleName(path string) (string, bool) {
 
 // closure returns the modules called names with all they depend on, in load order.
 func (k *kernelModules) closure(ctx context.Context, names []string) ([]initramfs.Module, error) {
-	var mods []initramfs.Module
-	state := make(map[string]bool) // false while its dependencies are being added, true when it is done
-	var add func(name string) error
-	add = func(name string) error {
-		name = strings.ReplaceAll(name, "-", "_")
-		path, ok := k.paths[name]
-		if !ok {
-			if k.builtin[name] || slices.Contains(optionalModules, name) {
-				return nil
-			}
-			return fmt.Errorf("cannot find kernel module %s in %s", name, k.root)
-		}
-		if done, seen := state[name]; seen {
-			if !done {
-				return fmt.Errorf("cannot order kernel modules: %s depends on itself", name)
-			}
-			return nil
-		}
-		state[name] = false
-		data, err := readModule(ctx, path)
-		if err != nil {
-			return err
-		}
-		needs, softs, err := moduleNeeds(data)
-		if err != nil {
-			return fmt.Errorf("cannot read kernel module %s: %w", path, err)
-		}
-		for _, soft := range softs {
-			if _, ok := k.paths[strings.ReplaceAll(soft, "-", "_")]; ok {
-				needs = append(needs, soft)
-			}
-		}
-		for _, need := range needs {
-			if err := add(need); err != nil {
-				return err
-			}
-		}
-		state[name] = true
-		mods = append(mods, initramfs.Module{Name: name + ".ko", Data: data})
-		return nil
-	}
+	o := ordering{modules: k, done: make(map[string]bool)}
 	for _, name := range names {
-		if err := add(name); err != nil {
+		if err := o.add(ctx, name); err != nil {
 			return nil, err
 		}
 	}
-	return mods, nil
+	return o.list, nil
+}
+
+// ordering collects modules, each after those it needs.
+type ordering struct {
+	modules *kernelModules
+	list    []initramfs.Module
+	done    map[string]bool // false while what a module needs is being added
+}
+
+func (o *ordering) add(ctx context.Context, name string) error {
+	name = strings.ReplaceAll(name, "-", "_")
+	path, ok := o.modules.paths[name]
+	if !ok {
+		if o.modules.builtin[name] || slices.Contains(optionalModules, name) {
+			return nil
+		}
+		return fmt.Errorf("cannot find kernel module %s in %s", name, o.modules.root)
+	}
+	if done, seen := o.done[name]; seen {
+		if !done {
+			return fmt.Errorf("cannot order kernel modules: %s depends on itself", name)
+		}
+		return nil
+	}
+	o.done[name] = false
+	data, err := readModule(ctx, path)
+	if err != nil {
+		return err
+	}
+	needs, softs, err := moduleNeeds(data)
+	if err != nil {
+		return fmt.Errorf("cannot read kernel module %s: %w", path, err)
+	}
+	softs = slices.DeleteFunc(softs, func(soft string) bool { return o.modules.paths[strings.ReplaceAll(soft, "-", "_")] == "" })
+	for _, need := range append(needs, softs...) {
+		if err := o.add(ctx, need); err != nil {
+			return err
+		}
+	}
+	o.done[name] = true
+	o.list = append(o.list, initramfs.Module{Name: name + ".ko", Data: data})
+	return nil
 }
 
 // moduleNeeds reads the section .modinfo, a list of NUL-terminated key=value strings: see the kernel's

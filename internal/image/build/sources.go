@@ -181,7 +181,7 @@ func parseOneLine(r io.Reader) ([]source, error) {
 			if !ok {
 				continue
 			}
-			for _, option := range strings.Fields(options) {
+			for option := range strings.FieldsSeq(options) {
 				if key, value, _ := strings.Cut(option, "="); strings.EqualFold(key, "signed-by") {
 					s.signedBy = value
 				}
@@ -229,8 +229,8 @@ func fromStanza(fields map[string]string) []source {
 	}
 	signedBy := strings.Join(strings.Fields(fields["signed-by"]), ",")
 	var found []source
-	for _, uri := range strings.Fields(fields["uris"]) {
-		for _, suite := range strings.Fields(fields["suites"]) {
+	for uri := range strings.FieldsSeq(fields["uris"]) {
+		for suite := range strings.FieldsSeq(fields["suites"]) {
 			found = append(found, source{uri, suite, strings.Fields(fields["components"]), signedBy})
 		}
 	}

@@ -49,7 +49,7 @@ func (b *builder) tidy(context.Context) error {
 		}
 	}
 	for name, text := range empty {
-		if err := root.WriteFile(name, []byte(text), 0o644); err != nil { //nolint:gosec // public files of the guest
+		if err := root.WriteFile(name, []byte(text), 0o644); err != nil {
 			return fmt.Errorf("cannot tidy %s: %w", name, err)
 		}
 	}
@@ -81,7 +81,7 @@ func tidySources(root *os.Root) error {
 			return fmt.Errorf("cannot tidy %s: %w", name, err)
 		}
 	}
-	if err := root.WriteFile(sourcesList, []byte(out.String()), 0o644); err != nil { //nolint:gosec // a public file of the guest
+	if err := root.WriteFile(sourcesList, []byte(out.String()), 0o644); err != nil {
 		return fmt.Errorf("cannot tidy %s: %w", sourcesList, err)
 	}
 	return nil
@@ -102,7 +102,11 @@ func withoutPasswords(line string) string {
 
 // clampTimes makes everything the build itself wrote as old as the newest package.
 func (b *builder) clampTimes() error {
-	epoch := b.epoch().Truncate(time.Second)
+	epoch, err := b.epoch()
+	if err != nil {
+		return err
+	}
+	epoch = epoch.Truncate(time.Second)
 	at := []unix.Timespec{unix.NsecToTimespec(epoch.UnixNano()), unix.NsecToTimespec(epoch.UnixNano())}
 	return filepath.WalkDir(b.root, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {

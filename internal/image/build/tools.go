@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,6 +35,13 @@ func findTool(name string) (string, error) {
 	return path, nil
 }
 
+// command prepares a tool that works in the staging directory, which then lasts as long as the tool does.
+func (b *builder) command(ctx context.Context, bin string, args ...string) *exec.Cmd {
+	cmd := command(ctx, bin, args...)
+	cmd.ExtraFiles = []*os.File{b.staging.Lock()}
+	return cmd
+}
+
 // command prepares a tool to be run with the environment of tools.
 func command(ctx context.Context, bin string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, bin, args...)
@@ -54,7 +61,10 @@ func toolEnv() []string {
 func run(ctx context.Context, cmd *exec.Cmd, onLine func(string)) error {
 	out := &output{onLine: onLine}
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = processGroup()
+	// The kernel takes the end of the thread that started the tool for the end of this process.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	cmd.WaitDelay = killDelay
 	cmd.Cancel = func() error { return signalGroup(cmd.Process, unix.SIGTERM) }
 	err := cmd.Run()
@@ -92,7 +102,7 @@ var (
 type output struct {
 	onLine func(string) // may be nil
 
-	mu    sync.Mutex // guards the rest: stdout and stderr may be copied at once
+	mu    sync.Mutex // guards the rest: a copy may still be going on when the tool has been given up
 	line  []byte
 	lines []string
 	kept  int // bytes in lines
@@ -159,8 +169,8 @@ func (o *output) explain(tool string, err error) error {
 	}
 	// apt and mmdebstrap mark errors with "E: "; mmdebstrap's own last one only repeats that something failed.
 	for _, line := range o.lines {
-		if strings.HasPrefix(line, "E: ") {
-			return fmt.Errorf("%s: %s", tool, strings.TrimPrefix(line, "E: "))
+		if said, ok := strings.CutPrefix(line, "E: "); ok {
+			return fmt.Errorf("%s: %s", tool, said)
 		}
 	}
 	if len(o.lines) > 0 {

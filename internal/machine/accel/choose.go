@@ -101,9 +101,18 @@ func Choose(ctx context.Context, cfg Config) (Accel, Verdict, error) {
 	if v.Works {
 		return first, v, nil
 	}
-	c.Log.Warn("hardware acceleration does not work here; using slow emulation (gondolin doctor explains)",
-		"accel", string(first), "why", v.Why, "source", string(v.Source))
+	c.sayFallback(ctx, v)
 	return TCG, v, nil
+}
+
+// sayFallback says once, when it was just found out, that emulation is used.
+func (c Config) sayFallback(ctx context.Context, v Verdict) {
+	level := slog.LevelWarn
+	if v.Source == FromCache {
+		level = slog.LevelInfo
+	}
+	c.Log.Log(ctx, level, "hardware acceleration does not work here; using slow emulation (gondolin doctor explains)",
+		"accel", string(v.Accel), "why", v.Why, "source", string(v.Source))
 }
 
 // judge returns the verdict on a: from the device, from memory or from a trial boot.

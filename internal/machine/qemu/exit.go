@@ -47,9 +47,10 @@ func (e ending) cause() (machine.Cause, string) {
 		return machine.CauseGuest, "the guest powered off"
 	case "guest-panic":
 		return machine.CausePanic, "the guest's kernel panicked"
-	case "guest-reset":
-		if bytes.Contains(e.console, panicText) {
-			return machine.CausePanic, "the guest's kernel panicked"
+	case "guest-reset": // a panic reboots, see kernelCmdline
+		if _, text, ok := bytes.Cut(e.console, panicText); ok {
+			text, _, _ = bytes.Cut(text, []byte("\n"))
+			return machine.CausePanic, "the guest said " + shorten(string(panicText)+string(text))
 		}
 		return machine.CauseGuest, "the guest rebooted"
 	case "host-signal":

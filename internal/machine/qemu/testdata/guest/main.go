@@ -1,5 +1,5 @@
 // Command guest is the init process of the virtual machines this package's
-// tests boot. It loads the modules named in /modules/order, reports what it
+// tests boot. It loads the modules named in /order, reports what it
 // finds on the console and then serves the two serial ports: "ctl" takes one
 // command a line, "fs" echoes bytes, and eth0 echoes frames of the
 // local-experimental ethertype 0x88b5 (IEEE 802, section 9.2.4).
@@ -56,8 +56,8 @@ func mountKernel() string {
 }
 
 func loadModules() error {
-	for name := range strings.FieldsSeq(read("/modules/order")) {
-		f, err := os.Open("/modules/" + name)
+	for name := range strings.FieldsSeq(read("/order")) {
+		f, err := os.Open(name)
 		if err != nil {
 			return err
 		}
