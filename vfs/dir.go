@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,7 +37,7 @@ const overflowID = 65534
 // Entries are made with the host process's owner. Chown to what an entry already appears as succeeds, any other is
 // EPERM, whoever runs the host process. The set-user-ID, set-group-ID and sticky bits cannot be set (EPERM); those
 // already there are shown and can be kept or cleared. There are no extended attributes. The directory stays open
-// until the DirFS is garbage.
+// until Close, or until the DirFS is garbage.
 type DirFS struct {
 	cfg    DirConfig
 	absErr error
@@ -56,6 +55,7 @@ var (
 	_ StatFSer   = (*DirFS)(nil)
 	_ Checker    = (*DirFS)(nil)
 	_ DirSyncer  = (*DirFS)(nil)
+	_ io.Closer  = (*DirFS)(nil)
 )
 
 // Dir shows a directory of the host to the guest, for reading and writing; see [DirFS]. A directory that cannot be
@@ -81,6 +81,14 @@ func NewDir(cfg DirConfig) *DirFS {
 func (d *DirFS) Check() error {
 	_, err := d.rootFD()
 	return err
+}
+
+// Close gives up the directory; nothing may use the DirFS at that time or after. Calling it is optional.
+func (d *DirFS) Close() error {
+	if _, err := d.rootFD(); err != nil {
+		return nil //nolint:nilerr // it was never open
+	}
+	return d.root.Close()
 }
 
 // rootFD opens the directory at first use.
@@ -467,94 +475,4 @@ func (d *DirFS) truncate(name string, size int64) error {
 	}
 	defer f.Close()
 	return f.SetAttr(SetAttr{Mask: SetSize, Size: size})
-}
-
-// openFileFlags never block and never follow, whatever the entry turns out to be.
-const openFileFlags = unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY
-
-// Open implements FS.
-func (d *DirFS) Open(name string, flags OpenFlag, create Create) (File, error) {
-	switch {
-	case flags&Trunc != 0 && flags&Write == 0:
-		return nil, EINVAL
-	case flags&CreateFile != 0 && create.Perm&ModeSpecial != 0:
-		return nil, EPERM
-	}
-	at, err := d.at(name)
-	if err != nil {
-		return nil, err
-	}
-	defer at.close()
-	for range dirCreateTries {
-		fd, err := at.open(flags, create.Perm&ModePerm)
-		if err == nil {
-			return d.newFile(fd, name, flags)
-		}
-		lost := flags&CreateFile != 0 && (errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.EEXIST) && flags&Excl == 0)
-		if !lost {
-			return nil, err
-		}
-	}
-	return nil, EBUSY
-}
-
-// open looks before it opens, because opening some devices has effects, and newFile looks again after.
-func (at dirAt) open(flags OpenFlag, perm Mode) (int, error) {
-	st, err := at.stat()
-	switch {
-	case errors.Is(err, unix.ENOENT) && flags&CreateFile != 0:
-		return at.create(perm)
-	case err != nil:
-		return -1, err
-	case flags&CreateFile != 0 && flags&Excl != 0:
-		return -1, EEXIST
-	}
-	if err := openable(Mode(st.Mode)); err != nil {
-		return -1, err
-	}
-	if flags&Write == 0 {
-		return openat(at.fd, at.base, openFileFlags|unix.O_RDONLY, 0)
-	}
-	fd, err := openat(at.fd, at.base, openFileFlags|unix.O_RDWR, 0)
-	if errors.Is(err, unix.EACCES) { // a file that this user may write and not read
-		return openat(at.fd, at.base, openFileFlags|unix.O_WRONLY, 0)
-	}
-	return fd, err
-}
-
-func (at dirAt) create(perm Mode) (int, error) {
-	fd, err := openat(at.fd, at.base, openFileFlags|unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, uint32(perm))
-	if err != nil {
-		return -1, err
-	}
-	var st unix.Stat_t
-	err = unix.Fstat(fd, &st)
-	if err == nil && Mode(st.Mode)&ModePerm != perm { // the host's umask is not the guest's
-		err = unix.Fchmod(fd, uint32(perm))
-	}
-	if err != nil {
-		closeFD(fd)
-		return -1, err
-	}
-	return fd, nil
-}
-
-// newFile takes over fd, or closes it if it is not a regular file.
-func (d *DirFS) newFile(fd int, name string, flags OpenFlag) (File, error) {
-	var st unix.Stat_t
-	err := unix.Fstat(fd, &st)
-	if err == nil {
-		err = openable(Mode(st.Mode))
-	}
-	if err == nil && flags&Trunc != 0 && st.Size != 0 {
-		err = unix.Ftruncate(fd, 0)
-	}
-	if err == nil {
-		err = unix.SetNonblock(fd, false) // it was only for the open; os.File would hand it to the poller
-	}
-	if err != nil {
-		closeFD(fd)
-		return nil, err
-	}
-	return &dirFile{dir: d, file: os.NewFile(uintptr(fd), name), writable: flags&Write != 0}, nil
 }

@@ -29,5 +29,10 @@
 // are in flight, and a provider that blocks delays only requests for its own mount. A provider that needs a
 // deadline (one that talks to a network) must bring its own.
 //
+// # Lifetime
+//
+// The server never closes an FS: it may be shared between guests. One that holds something is an io.Closer, for whoever
+// made it.
+//
 // Conformance of a provider is tested by package vfstest.
 package vfs

@@ -13,6 +13,9 @@ type MemoryConfig struct {
 	MaxBytes int64
 	// MaxInodes is the most files, directories and links at a time. If zero, 262144. Beyond it the guest sees ENOSPC.
 	MaxInodes int64
+	// Shared makes the guest ask again every second, as for a host directory. It is needed if the tree is mounted in
+	// several guests or changed by the host program while a guest runs: without it the guest trusts its caches.
+	Shared bool
 }
 
 // MemoryFS is a complete POSIX tree in host memory: hard links, symbolic links, owners, modes and times, sparse
@@ -37,7 +40,7 @@ var (
 	_ Cacher     = (*MemoryFS)(nil)
 )
 
-// Memory returns an empty memory file system with the default quotas. Its root belongs to the guest's root with mode 0755.
+// Memory returns an empty memory file system with the default quotas, for one guest. Its root belongs to the guest's root with mode 0755.
 func Memory() FS { return NewMemory(MemoryConfig{}) }
 
 // NewMemory returns an empty memory file system.
@@ -87,8 +90,13 @@ func (m *MemoryFS) newNode(mode Mode, create Create) *memoryNode {
 	return n
 }
 
-// Cache implements Cacher: nobody but the guest changes the tree.
-func (m *MemoryFS) Cache() Cache { return ExclusiveCache() }
+// Cache implements Cacher: nobody but the guest changes the tree, unless MemoryConfig says so.
+func (m *MemoryFS) Cache() Cache {
+	if m.cfg.Shared {
+		return SharedCache()
+	}
+	return ExclusiveCache()
+}
 
 // StatFS implements StatFSer with the quotas.
 func (m *MemoryFS) StatFS() (StatFS, error) {

@@ -1,9 +1,6 @@
 package vfs
 
-import (
-	"path"
-	"strings"
-)
+import "strings"
 
 // CheckPath returns nil for the path of an entry: "." or names joined by single slashes, each accepted by
 // [CheckName]. Otherwise it returns ENAMETOOLONG or EINVAL.
@@ -54,17 +51,4 @@ func splitPath(name string) (dir, base string) {
 		return ".", name
 	}
 	return name[:i], name[i+1:]
-}
-
-// joinPath returns the path of an entry of dir.
-func joinPath(dir, base string) string {
-	if dir == "." {
-		return base
-	}
-	return path.Join(dir, base)
-}
-
-// inside reports whether name lies below dir.
-func inside(name, dir string) bool {
-	return dir == "." && name != "." || strings.HasPrefix(name, dir+"/")
 }

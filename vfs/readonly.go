@@ -1,6 +1,9 @@
 package vfs
 
-import "iter"
+import (
+	"io"
+	"iter"
+)
 
 // ReadOnly returns a view of an FS in which every change fails with EROFS. Others may still change the tree beneath.
 func ReadOnly(inner FS) FS { return &readOnlyFS{inner: inner} }
@@ -15,6 +18,7 @@ var (
 	_ StatFSer   = (*readOnlyFS)(nil)
 	_ Cacher     = (*readOnlyFS)(nil)
 	_ Checker    = (*readOnlyFS)(nil)
+	_ io.Closer  = (*readOnlyFS)(nil)
 )
 
 // Lstat implements FS.
@@ -84,6 +88,14 @@ func (r *readOnlyFS) Cache() Cache {
 func (r *readOnlyFS) Check() error {
 	if inner, ok := r.inner.(Checker); ok {
 		return inner.Check()
+	}
+	return nil
+}
+
+// Close closes the inner FS if it can be closed.
+func (r *readOnlyFS) Close() error {
+	if inner, ok := r.inner.(io.Closer); ok {
+		return inner.Close()
 	}
 	return nil
 }

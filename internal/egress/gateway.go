@@ -49,6 +49,7 @@ type Gateway struct {
 	engine   *policy.Engine
 	vault    *vault
 	ca       *authority
+	names    *netstack.Names // outlives a Run: the guest remembers addresses
 	audit    *audit.Log
 	logger   *slog.Logger
 	resolver Resolver
@@ -73,7 +74,7 @@ func New(cfg Config) (*Gateway, error) {
 		return nil, err
 	}
 	g := &Gateway{
-		engine: engine, vault: v, ca: ca, audit: cfg.Audit.Redacting(v.values()...), logger: cfg.Logger,
+		engine: engine, vault: v, ca: ca, names: new(netstack.Names), audit: cfg.Audit.Redacting(v.values()...), logger: cfg.Logger,
 		resolver: cfg.Resolver, dialer: cfg.Dialer, roots: cfg.RootCAs, hostNets: cfg.HostAddrs,
 	}
 	if g.logger == nil {
@@ -99,13 +100,14 @@ func (g *Gateway) CACertPEM() []byte { return g.ca.pem() }
 
 // Run serves the guest at the other end of conn, in QEMU's stream framing,
 // until conn ends or ctx is done, both of which are no error. It owns conn and
-// closes it. When it returns, all connections are closed, upstream ones too.
+// closes it. When it returns, all connections are closed, upstream ones too, and
+// it may be called again for the same guest.
 func (g *Gateway) Run(ctx context.Context, conn io.ReadWriteCloser) error {
 	defer conn.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s := newSession(ctx, g)
-	stack, err := netstack.New(netstack.Config{Handler: s, OnDNS: g.recordDNS, Logger: g.logger})
+	stack, err := netstack.New(netstack.Config{Handler: s, Names: g.names, OnDNS: g.recordDNS, Logger: g.logger})
 	if err != nil {
 		return err
 	}

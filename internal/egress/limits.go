@@ -28,8 +28,9 @@ const (
 	maxResponseHead = 256 << 10
 
 	// maxUpstreamPerHost bounds connections to one host and port; further
-	// requests wait. Above what browsers and package managers open.
-	maxUpstreamPerHost = 64
+	// requests wait. Far above what browsers and package managers open, since
+	// event streams hold one each for hours.
+	maxUpstreamPerHost = 256
 
 	// maxIdleUpstream and maxIdlePerHost bound the pool.
 	maxIdleUpstream = 128

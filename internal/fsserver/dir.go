@@ -99,6 +99,8 @@ func (s *Server) list(n *node) ([]vfs.DirEntry, error) {
 		}
 		return list, nil
 	}
+	n.mount.lists <- struct{}{}
+	defer func() { <-n.mount.lists }()
 	err := s.at(n, func(path string) error {
 		for e, err := range n.mount.fs.ReadDir(path) {
 			if err != nil {

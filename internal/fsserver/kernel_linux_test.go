@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -67,6 +66,14 @@ type kernel struct {
 func mountKernel(t *testing.T, mounts ...vfs.FS) *kernel {
 	t.Helper()
 	needsFUSE(t)
+	testenv.CheckLeaks(t)
+	t.Cleanup(func() {
+		for _, m := range mounts {
+			if c, ok := m.(io.Closer); ok {
+				c.Close()
+			}
+		}
+	})
 	k := &kernel{
 		dir: t.TempDir(), server: fsserver.New(fsserver.Config{Mounts: mounts}),
 		served: make(chan error, 1), pumped: make(chan error, 1),
@@ -126,7 +133,7 @@ func (k *kernel) child(t *testing.T, sub, mode string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), exe, "-test.run=^TestChild$", "-test.v", "-test.timeout=120s")
+	cmd := exec.CommandContext(t.Context(), exe, "-test.run=^TestChild$", "-test.v", "-test.timeout=60s")
 	cmd.Env = append(os.Environ(), childDir+"="+filepath.Join(k.dir, sub), childMode+"="+mode)
 	cmd.WaitDelay = 5 * time.Second
 	out, err := cmd.CombinedOutput()
@@ -159,7 +166,9 @@ func TestKernelDir(t *testing.T) {
 
 func TestKernelReadOnly(t *testing.T) {
 	dir := t.TempDir()
-	vfstest.Populate(t, vfs.Dir(dir))
+	into := vfs.NewDir(vfs.DirConfig{Path: dir})
+	vfstest.Populate(t, into)
+	into.Close()
 	k := mountKernel(t, vfs.FromFS(vfstest.Fixture()), vfs.ReadOnlyDir(dir))
 	k.child(t, "0", "readonly")
 	k.child(t, "1", "readonly")
@@ -281,7 +290,7 @@ func write(t *testing.T, name, content string) {
 // TestKernelHostGone checks that a lost host ends the pump, and the pump the server's goroutines.
 func TestKernelHostGone(t *testing.T) {
 	needsFUSE(t)
-	before := runtime.NumGoroutine()
+	testenv.CheckLeaks(t)
 	dir := t.TempDir()
 	dev, err := fusepump.Mount(dir)
 	if err != nil {
@@ -299,9 +308,8 @@ func TestKernelHostGone(t *testing.T) {
 	if err := <-served; err != context.Canceled { //nolint:errorlint // the exact cause
 		t.Errorf("server: %v", err)
 	}
-	if err := <-pumped; err == nil || !strings.Contains(err.Error(), io.EOF.Error()) && !strings.Contains(err.Error(), "pipe") {
-		t.Errorf("pump: %v", err)
+	if err := <-pumped; err == nil { // which error depends on what the pump was doing
+		t.Error("the pump did not notice")
 	}
 	guest.Close()
-	waitGoroutines(t, before)
 }

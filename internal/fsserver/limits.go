@@ -25,6 +25,10 @@ const (
 	// defaultDirEntries bounds the listings of all open directories together, at about 100 bytes each.
 	defaultDirEntries = 1 << 19
 
+	// maxListings is how many directories of one mount are listed at once. A listing is counted against DirEntries when it
+	// is complete, so this bounds what exists before it is counted.
+	maxListings = 2
+
 	// maxBackground is how many asynchronous requests (readahead, writes) the guest's kernel keeps in flight.
 	maxBackground = 64
 	// congestionThreshold is 3/4 of it, the kernel's own ratio.
@@ -47,7 +51,7 @@ type Limits struct {
 	Nodes int
 	// Handles bounds open files and directories; beyond it opens fail with ENFILE. If zero, 4096.
 	Handles int
-	// DirEntries bounds the listings of open directories; beyond it reading fails with ENOMEM. If zero, 524288.
+	// DirEntries bounds the listings of open directories together, and each one alone; beyond it reading fails with ENOMEM. If zero, 524288.
 	DirEntries int
 }
 

@@ -12,6 +12,8 @@ type mount struct {
 	index int
 	fs    vfs.FS
 	cache vfs.Cache
+	// lists has one slot for each listing of a directory that may be under way.
+	lists chan struct{}
 
 	// tree keeps paths stable: shared during operations, exclusive during renames. It is taken before table.mu.
 	tree sync.RWMutex

@@ -58,7 +58,7 @@ func New(cfg Config) *Server {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	for i, f := range cfg.Mounts {
-		m := &mount{index: i, fs: f, cache: vfs.SharedCache()}
+		m := &mount{index: i, fs: f, cache: vfs.SharedCache(), lists: make(chan struct{}, maxListings)}
 		if c, ok := f.(vfs.Cacher); ok {
 			m.cache = c.Cache()
 		}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"gondolin/internal/testenv"
 	"gondolin/vfs"
 )
 
@@ -219,6 +220,7 @@ func TestMalformed(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
+	testenv.CheckLeaks(t)
 	c, s := start(t, Config{Mounts: []vfs.FS{vfs.Memory()}, Limits: Limits{Nodes: 3, Handles: 2, DirEntries: 4}})
 	root := c.node(opLookup, rootID, text("0"))
 	_, first := c.makeFile(root, "a")
@@ -287,6 +289,7 @@ func (panicFS) ReadDir(string) iter.Seq2[vfs.DirEntry, error] { panic("readdir")
 func (p panicFS) Open(string, vfs.OpenFlag, vfs.Create) (vfs.File, error) { panic("open") }
 
 func TestPanic(t *testing.T) {
+	testenv.CheckLeaks(t)
 	c, s := start(t, Config{Mounts: []vfs.FS{panicFS{vfs.Memory()}}})
 	root := c.node(opLookup, rootID, text("0"))
 	for range 3 {

@@ -45,9 +45,8 @@ func Main(ctx context.Context, log *slog.Logger) error {
 	return <-failed
 }
 
-// PowerOff ends the VM. QEMU runs with -no-reboot, so a restart ends it on every
-// machine type; a power-off would need ACPI.
-func PowerOff() error { return unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART) }
+// PowerOff ends the VM, and QEMU with it.
+func PowerOff() error { return unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF) }
 
 // agent serves the host's streams.
 type agent struct {

@@ -35,7 +35,7 @@ type question struct {
 
 // answer returns the reply to one message of the guest. An error means that
 // none is due: the message has no complete header or is itself a reply.
-func (n *names) answer(msg []byte) ([]byte, DNSQuery, error) {
+func (n *Names) answer(msg []byte) ([]byte, DNSQuery, error) {
 	if len(msg) < dnsHeader || msg[2]&0x80 != 0 {
 		return nil, DNSQuery{}, errDropQuery
 	}
@@ -109,7 +109,7 @@ func (q *question) parseAdditional(p *dnsmessage.Parser) dnsmessage.RCode {
 }
 
 // resolve decides what a question gets. name is its canonical form.
-func (n *names) resolve(name string, q dnsmessage.Question) (netip.Addr, dnsmessage.RCode) {
+func (n *Names) resolve(name string, q dnsmessage.Question) (netip.Addr, dnsmessage.RCode) {
 	if q.Class != dnsmessage.ClassINET {
 		return netip.Addr{}, dnsmessage.RCodeRefused
 	}

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-func ask(t *testing.T, n *names, edit func(*dnsmessage.Message)) (dnsmessage.Message, DNSQuery) {
+func ask(t *testing.T, n *Names, edit func(*dnsmessage.Message)) (dnsmessage.Message, DNSQuery) {
 	t.Helper()
 	m := dnsmessage.Message{
 		Header:    dnsmessage.Header{ID: 7, RecursionDesired: true},
@@ -63,7 +63,7 @@ func TestAnswers(t *testing.T) {
 		{"sp ace.test.", dnsmessage.TypeA, "NXDOMAIN", ""},
 		{"\u212aelvin.test.", dnsmessage.TypeA, "NXDOMAIN", ""},
 	}
-	var n names
+	var n Names
 	for _, tt := range tests {
 		got, query := ask(t, &n, setName(tt.name, tt.typ))
 		addr := ""
@@ -82,7 +82,7 @@ func TestAnswers(t *testing.T) {
 }
 
 func TestOddQueries(t *testing.T) {
-	var n names
+	var n Names
 	question := dnsmessage.Question{Name: dnsmessage.MustNewName("b.test."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}
 	opt := func(version uint32) dnsmessage.Resource {
 		var h dnsmessage.ResourceHeader
@@ -120,7 +120,7 @@ func TestOddQueries(t *testing.T) {
 }
 
 func TestNamesAreUniqueStableAndBounded(t *testing.T) {
-	var n names
+	var n Names
 	seen := make(map[netip.Addr]string)
 	for i := range maxNames {
 		name := fmt.Sprintf("n%d.test", i)
@@ -156,7 +156,7 @@ func FuzzDNS(f *testing.F) {
 	}
 	f.Add([]byte("\x00\x01\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\xc0\x0c\x00\x01\x00\x01"))
 	f.Fuzz(func(t *testing.T, msg []byte) {
-		var n names
+		var n Names
 		reply, query, err := n.answer(msg)
 		if err != nil {
 			return

@@ -10,9 +10,10 @@ import (
 
 var errNamesFull = errors.New("cannot give the name an address: the table is full")
 
-// names gives every name an address of Synthetic, the same for the life of
-// the sandbox and shared with no other name. The zero value is ready.
-type names struct {
+// Names gives every name the guest asks for an address of Synthetic, always the
+// same and shared with no other name. The zero value is ready. A guest remembers
+// addresses, so its Names must live as long as it does, across Stacks.
+type Names struct {
 	mu     sync.Mutex // guards the fields below
 	byName map[string]netip.Addr
 	byAddr map[netip.Addr]string
@@ -20,7 +21,7 @@ type names struct {
 
 // address returns the name's address. The name is lower case, without a dot
 // at its end.
-func (n *names) address(name string) (netip.Addr, error) {
+func (n *Names) address(name string) (netip.Addr, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if addr, ok := n.byName[name]; ok {
@@ -39,7 +40,7 @@ func (n *names) address(name string) (netip.Addr, error) {
 }
 
 // name returns the name an address stands for, "" if none.
-func (n *names) name(addr netip.Addr) string {
+func (n *Names) name(addr netip.Addr) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.byAddr[addr]

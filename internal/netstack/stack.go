@@ -59,6 +59,8 @@ type Handler interface {
 // Config describes a Stack.
 type Config struct {
 	Handler Handler
+	// Names are the addresses the guest was told. Nil: none yet.
+	Names *Names
 	// OnDNS is called with every question and its answer. Nil: nobody asks.
 	OnDNS func(DNSQuery)
 	// Logger gets what is worth knowing when debugging. Nil discards it.
@@ -72,7 +74,7 @@ type Stack struct {
 	logger  *slog.Logger
 	link    *ethlink.Link
 	stack   *stack.Stack
-	names   names
+	names   *Names
 
 	dnsConns chan struct{} // a token for each DNS connection over TCP
 
@@ -89,10 +91,14 @@ func New(cfg Config) (*Stack, error) {
 	}
 	s := &Stack{
 		handler:  cfg.Handler,
+		names:    cfg.Names,
 		onDNS:    cfg.OnDNS,
 		logger:   cfg.Logger,
 		link:     ethlink.New(ethlink.Config{MAC: GatewayMAC(), MTU: MTU, Admit: admit}),
 		dnsConns: make(chan struct{}, maxDNSConns),
+	}
+	if s.names == nil {
+		s.names = new(Names)
 	}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)

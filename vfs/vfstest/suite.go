@@ -104,15 +104,15 @@ func (e *env) ok(err error) {
 }
 
 // want fails the test unless err is one of the given errors.
-func (e *env) want(err error, any ...vfs.Errno) {
+func (e *env) want(err error, oneOf ...vfs.Errno) {
 	e.Helper()
 	got := vfs.ErrnoOf(err)
-	for _, w := range any {
+	for _, w := range oneOf {
 		if got == w {
 			return
 		}
 	}
-	e.Errorf("got error %v (errno %d), want %v", err, got, any)
+	e.Errorf("got error %v (errno %d), want %v", err, got, oneOf)
 }
 
 // check fails the test unless cond.

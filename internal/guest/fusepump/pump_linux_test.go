@@ -111,8 +111,8 @@ func TestRunEnds(t *testing.T) {
 	guest, host := net.Pipe()
 	done := make(chan error, 1)
 	go func() { done <- Run(dev, guest) }()
-	init := make([]byte, requestHeader)
-	if _, err := io.ReadFull(host, init); err != nil { // the kernel's INIT
+	hello := make([]byte, requestHeader)
+	if _, err := io.ReadFull(host, hello); err != nil { // the kernel's INIT
 		t.Fatal(err)
 	}
 	host.Close()
