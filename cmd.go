@@ -63,7 +63,6 @@ type Cmd struct {
 	ctx     context.Context //nolint:containedctx // as in os/exec: the command's, from Command to Wait
 	process *control.Process
 	pipes   []io.Closer // our ends, closed by Wait
-	copies  []func() error
 	waited  bool
 	copied  chan error // one for each of copies
 }
@@ -107,8 +106,7 @@ func (c *Cmd) Output() ([]byte, error) {
 		c.Stderr = &stderr
 	}
 	err := c.Run()
-	var exit *ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*ExitError](err); ok {
 		exit.Stderr = stderr.bytes
 	}
 	return stdout.Bytes(), err
@@ -198,7 +196,7 @@ func (c *Cmd) waitDelay() time.Duration {
 // joined reports whether stdout and stderr go to the same place.
 func (c *Cmd) joined() (same bool) {
 	defer func() {
-		if recover() != nil { //nolint:revive // comparing uncomparable values panics; that is the test
+		if recover() != nil { // comparing values that are not comparable panics
 			same = false
 		}
 	}()

@@ -45,7 +45,7 @@ func Diagnose(ctx context.Context, config Config) ([]Finding, error) {
 		}
 		findings = append(findings, Finding{Name: check.name, Works: err == nil, Detail: detail})
 		if err != nil {
-			break // the rest needs it
+			return findings, nil //nolint:nilerr // it is the last finding; the rest would need it
 		}
 	}
 	return findings, nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"strings"
 	"syscall"
 
 	"gondolin/internal/machine"
@@ -69,11 +70,7 @@ func consoleError(err error, console []byte) error {
 	if len(lines) == 0 {
 		return err
 	}
-	text := "\nthe guest's console ended with:"
-	for _, line := range lines {
-		text += "\n  " + line
-	}
-	return fmt.Errorf("%w%s", err, text)
+	return fmt.Errorf("%w\nthe guest's console ended with:\n  %s", err, strings.Join(lines, "\n  "))
 }
 
 // consoleLines is how much of the console an error shows.

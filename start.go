@@ -210,7 +210,9 @@ func (vm *VM) setup(ctx context.Context) error {
 // startFailure adds what the console shows, unless the machine's own error does.
 func (vm *VM) startFailure(err error) error {
 	if errors.Is(err, control.ErrClosed) {
-		<-vm.ended
+		if err := vm.awaitEnd(); err != nil {
+			return err
+		}
 		return fmt.Errorf("cannot start: %w", vm.Err())
 	}
 	return consoleError(err, vm.machine.Console())

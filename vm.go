@@ -93,8 +93,22 @@ func (vm *VM) Close() error {
 	err := vm.machine.Close()
 	vm.control.Close()
 	vm.stop()
-	<-vm.ended
-	return err
+	return errors.Join(err, vm.awaitEnd())
+}
+
+// closeTimeout is how long the end of a VM waits for calls into the caller's own code.
+const closeTimeout = 10 * time.Second
+
+// awaitEnd waits for the parts, which end together.
+func (vm *VM) awaitEnd() error {
+	t := time.NewTimer(closeTimeout)
+	defer t.Stop()
+	select {
+	case <-vm.ended:
+		return nil
+	case <-t.C:
+		return fmt.Errorf("cannot end the VM's parts within %v: a call of a file system, a resolver or a writer does not return", closeTimeout)
+	}
 }
 
 // Console returns the last part of what the guest wrote to its console, with
@@ -107,6 +121,8 @@ func (vm *VM) failure(err error) error {
 	if !errors.Is(err, control.ErrClosed) {
 		return err
 	}
-	<-vm.ended // the parts end together
+	if err := vm.awaitEnd(); err != nil {
+		return err
+	}
 	return fmt.Errorf("cannot go on: %w", vm.Err())
 }

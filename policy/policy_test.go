@@ -102,9 +102,14 @@ func TestRulePortsMethodsPaths(t *testing.T) {
 
 func TestRuleErrors(t *testing.T) {
 	for _, r := range []policy.Rule{
-		{Host: "a.test:1", Ports: []int{2}}, {Host: "a.test", Ports: []int{0}}, {Host: "a.test", Ports: []int{65536}},
-		{Host: "a.test", Methods: []string{"get"}}, {Host: "a.test", Paths: []string{"x"}}, {Host: "a.test", Paths: []string{"/a*b"}},
-		{Host: "a.test", Paths: []string{"/../x"}}, {Host: "a.test", Paths: []string{"/x?y"}},
+		{Host: "a.test:1", Ports: []int{2}},
+		{Host: "a.test", Ports: []int{0}},
+		{Host: "a.test", Ports: []int{65536}},
+		{Host: "a.test", Methods: []string{"get"}},
+		{Host: "a.test", Paths: []string{"x"}},
+		{Host: "a.test", Paths: []string{"/a*b"}},
+		{Host: "a.test", Paths: []string{"/../x"}},
+		{Host: "a.test", Paths: []string{"/x?y"}},
 	} {
 		if _, err := policy.Compile(policy.Network{Allow: []policy.Rule{r}}); err == nil {
 			t.Errorf("rule %+v was accepted", r)

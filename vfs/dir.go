@@ -197,8 +197,8 @@ func (at dirAt) stat() (unix.Stat_t, error) {
 // attr is what the guest sees.
 func (d *DirFS) attr(st *unix.Stat_t) Attr {
 	a := Attr{
-		Mode: Mode(st.Mode), Size: st.Size, Blocks: st.Blocks, Nlink: uint32(st.Nlink),
-		UID: overflowID, GID: overflowID, Dev: uint64(st.Dev), Ino: st.Ino, Rdev: encodeDev(uint64(st.Rdev)),
+		Mode: Mode(st.Mode), Size: st.Size, Blocks: st.Blocks, Nlink: uint32(st.Nlink), //nolint:gosec // the kernel keeps it below 2^32
+		UID: overflowID, GID: overflowID, Dev: uint64(st.Dev), Ino: st.Ino, Rdev: encodeDev(uint64(st.Rdev)), //nolint:unconvert // int32 on macOS
 		Atime: time.Unix(st.Atim.Unix()), Mtime: time.Unix(st.Mtim.Unix()), Ctime: time.Unix(st.Ctim.Unix()),
 	}
 	if int(st.Uid) == os.Geteuid() {
@@ -266,7 +266,7 @@ func dirEntry(fd int, name string) (DirEntry, bool) {
 	if err != nil {
 		return DirEntry{Name: name}, !errors.Is(err, unix.ENOENT)
 	}
-	return DirEntry{Name: name, Type: Mode(st.Mode).Type(), Dev: uint64(st.Dev), Ino: st.Ino}, true
+	return DirEntry{Name: name, Type: Mode(st.Mode).Type(), Dev: uint64(st.Dev), Ino: st.Ino}, true //nolint:unconvert // int32 on macOS
 }
 
 func (d *DirFS) openDir(name string) (*os.File, error) {
@@ -417,7 +417,7 @@ func (d *DirFS) StatFS() (StatFS, error) {
 		return StatFS{}, err
 	}
 	return StatFS{
-		BlockSize: uint32(st.Bsize), Blocks: st.Blocks, Free: st.Bfree, Avail: st.Bavail,
+		BlockSize: uint32(st.Bsize), Blocks: st.Blocks, Free: st.Bfree, Avail: st.Bavail, //nolint:gosec // a page or so
 		Files: st.Files, FreeFiles: st.Ffree,
 	}, nil
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // Errno is an error number with Linux's value (asm-generic/errno.h) on every host.
-type Errno uint32
+type Errno uint32 //nolint:errname // as syscall.Errno
 
 // Error numbers that a provider may return.
 const (

@@ -148,8 +148,9 @@ func openable(mode Mode) error {
 		return EISDIR
 	case ModeSymlink:
 		return ELOOP
+	default:
+		return EPERM
 	}
-	return EPERM
 }
 
 // memoryFile is an open file of a MemoryFS.

@@ -60,6 +60,7 @@ var table = map[string]entry{
 	"cmd/gondolin":                   {imports: []string{"internal/cli"}},
 	"cmd/gondolin-guest":             {imports: []string{"internal/guest"}},
 	"internal/archtest":              {},
+	"examples/quickstart":            {imports: []string{".", "policy", "vfs"}},
 	"internal/audit":                 {},
 	"internal/cli":                   {imports: []string{".", "internal/image", "internal/image/build", "internal/paths", "policy", "vfs"}, modules: []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term"}},
 	"internal/control":               {imports: []string{"internal/rpc", "internal/wire"}},

@@ -28,7 +28,7 @@ func (a *app) bashCommand() *cobra.Command {
 Ctrl-] leaves it; the VM ends with this process. When standard input is not a
 terminal, the shell reads its commands from there.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			interactive := term.IsTerminal(int(a.stdio.In.Fd())) //nolint:gosec // a descriptor
+			interactive := term.IsTerminal(int(a.stdio.In.Fd()))
 			if len(args) == 0 {
 				args = []string{"/bin/bash"}
 				if interactive {
@@ -55,7 +55,7 @@ func (a *app) interact(c *gondolin.Cmd, flags *vmFlags) error {
 	if err != nil {
 		return err
 	}
-	fd := int(a.stdio.In.Fd()) //nolint:gosec // a descriptor
+	fd := int(a.stdio.In.Fd())
 	size := gondolin.Size{Rows: 24, Cols: 80}
 	isTerminal := term.IsTerminal(fd)
 	if isTerminal {
@@ -86,7 +86,7 @@ func (a *app) interact(c *gondolin.Cmd, flags *vmFlags) error {
 		return err
 	case <-input.pressed:
 		fmt.Fprint(a.stdio.Err, "\r\ngondolin: detached; the VM ends\r\n")
-		return exitCode(exitInterrupted)
+		return exitError(exitInterrupted)
 	}
 }
 

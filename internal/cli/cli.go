@@ -39,11 +39,11 @@ type app struct {
 	log    *slog.Logger
 }
 
-// exitCode is the error by which a command sets the process's exit code when
+// exitError is the error by which a command sets the process's exit code when
 // there is nothing to say.
-type exitCode int
+type exitError int
 
-func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 // usageError is a wrong command line.
 type usageError struct{ error }
@@ -59,7 +59,7 @@ func Main(args []string, stdio Stdio, lookup func(string) (string, bool)) int {
 	root := a.root()
 	root.SetArgs(args[1:])
 	err := root.ExecuteContext(ctx)
-	var code exitCode
+	var code exitError
 	var usage usageError
 	switch {
 	case err == nil:
@@ -84,7 +84,11 @@ func (a *app) root() *cobra.Command {
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
 		PersistentPreRun: func(*cobra.Command, []string) {
-			a.log = newLogger(a.stdio.Err, verbose)
+			level := slog.LevelWarn
+			if verbose {
+				level = slog.LevelDebug
+			}
+			a.log = newLogger(a.stdio.Err, level)
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -96,12 +100,8 @@ func (a *app) root() *cobra.Command {
 	return root
 }
 
-// newLogger writes warnings, or everything, as plain lines.
-func newLogger(w io.Writer, verbose bool) *slog.Logger {
-	level := slog.LevelWarn
-	if verbose {
-		level = slog.LevelDebug
-	}
+// newLogger writes plain lines.
+func newLogger(w io.Writer, level slog.Level) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: plain}))
 }
 
@@ -129,14 +129,14 @@ func (a *app) exitOf(ctx context.Context, err error) error {
 		return nil
 	case errors.Is(err, context.DeadlineExceeded):
 		fmt.Fprintln(a.stdio.Err, "gondolin: the command was stopped: its time was up")
-		return exitCode(exitTimeout)
+		return exitError(exitTimeout)
 	case ctx.Err() != nil:
-		return exitCode(exitInterrupted)
+		return exitError(exitInterrupted)
 	case errors.As(err, &start):
 		fmt.Fprintf(a.stdio.Err, "gondolin: %v\n", start)
-		return exitCode(start.ExitCode())
+		return exitError(start.ExitCode())
 	case errors.As(err, &exit):
-		return exitCode(exit.ExitCode())
+		return exitError(exit.ExitCode())
 	}
 	return err
 }

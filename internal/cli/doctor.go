@@ -37,10 +37,10 @@ remembered for this host, kernel, QEMU and image; --retest forgets that.`,
 			findings, err := gondolin.Diagnose(cmd.Context(), config)
 			a.printFindings(findings)
 			if err != nil {
-				return exitCode(exitInterrupted)
+				return exitError(exitInterrupted)
 			}
 			if len(findings) > 0 && !findings[len(findings)-1].Works {
-				return exitCode(exitFailure)
+				return exitError(exitFailure)
 			}
 			return nil
 		},

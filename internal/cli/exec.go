@@ -56,7 +56,7 @@ func (a *app) withVM(ctx context.Context, flags *vmFlags, use func(context.Conte
 	vm, err := gondolin.Start(ctx, config)
 	if err != nil {
 		if ctx.Err() != nil {
-			return exitCode(exitInterrupted)
+			return exitError(exitInterrupted)
 		}
 		return err
 	}

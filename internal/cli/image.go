@@ -206,9 +206,9 @@ type progress struct {
 
 func newProgress(w io.Writer) *progress {
 	p := &progress{w: w, start: time.Now(), width: 80}
-	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) { //nolint:gosec // a descriptor
+	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		p.live = true
-		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 20 { //nolint:gosec // a descriptor
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 20 {
 			p.width = width
 		}
 	}

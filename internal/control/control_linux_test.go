@@ -222,7 +222,7 @@ func TestSlowReader(t *testing.T) {
 		}
 		k, err := p.Stdout.Read(buf)
 		sum.Write(buf[:k])
-		if total += k; err == io.EOF {
+		if total += k; errors.Is(err, io.EOF) {
 			if total != size {
 				t.Errorf("%d bytes came back of %d", total, size)
 			}
@@ -348,7 +348,7 @@ func TestStdinNobodyReads(t *testing.T) {
 	for err == nil {
 		_, err = p.Stdin.Write(make([]byte, 64<<10))
 	}
-	if err != io.ErrClosedPipe {
+	if !errors.Is(err, io.ErrClosedPipe) {
 		t.Error(err)
 	}
 	<-p.Stdin.Gone()

@@ -68,15 +68,14 @@ func (w *world) waitEvent(fits func(audit.Event) bool) audit.Event {
 	w.t.Helper()
 	deadline := time.Now().Add(5 * time.Second)
 	for {
-		for _, e := range w.events() {
+		events := w.events()
+		for _, e := range events {
 			if fits(e) {
 				return e
 			}
 		}
 		if time.Now().After(deadline) {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.t.Fatalf("no such event in\n%s", w.log.String())
+			w.t.Fatalf("no such event in %+v", events)
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -109,7 +108,7 @@ func (w *world) LookupNetIP(_ context.Context, _, host string) ([]netip.Addr, er
 func newWorld(t *testing.T, network policy.Network, h http.HandlerFunc) *world {
 	t.Helper()
 	testenv.CheckLeaks(t)
-	w := &world{t: t, done: make(chan struct{})}
+	w := &world{t: t}
 	handler := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		w.mu.Lock()
 		w.hits = append(w.hits, r.Method+" "+r.Host+" "+r.URL.RequestURI())
@@ -131,7 +130,11 @@ func newWorld(t *testing.T, network policy.Network, h http.HandlerFunc) *world {
 		}
 		s.Config.ErrorLog = nil
 	}
-	secure.TLS = &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	byAddress, err := internetCA.leaf("8.0.0.5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	secure.TLS = &tls.Config{Certificates: []tls.Certificate{*byAddress}, GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		if hello.ServerName == "wrongcert.test" {
 			return internetCA.leaf("somebody.else")
 		}
@@ -170,10 +173,11 @@ func (w *world) plugIn(closeServers func()) {
 	}
 	near, far := net.Pipe()
 	ctx, cancel := context.WithCancel(w.t.Context())
-	w.cancel = cancel
+	done := make(chan struct{})
+	w.cancel, w.done = cancel, done
 	var group sync.WaitGroup
 	group.Go(func() {
-		defer close(w.done)
+		defer close(done)
 		if err := w.gateway.Run(ctx, near); err != nil {
 			w.t.Errorf("gateway: %v", err)
 		}
@@ -196,8 +200,15 @@ func (w *world) plugIn(closeServers func()) {
 	})
 }
 
-// do sends a request and returns the status and body.
-func (w *world) do(method, url string, edit func(*http.Request)) (*http.Response, string) {
+// reply is a response that was read and closed.
+type reply struct {
+	StatusCode      int
+	Header, Trailer http.Header
+	host            string // of the request
+}
+
+// do sends a request and returns the response and its body.
+func (w *world) do(method, url string, edit func(*http.Request)) (reply, string) {
 	w.t.Helper()
 	r, err := http.NewRequestWithContext(w.t.Context(), method, url, nil)
 	if err != nil {
@@ -215,7 +226,7 @@ func (w *world) do(method, url string, edit func(*http.Request)) (*http.Response
 	if err != nil {
 		w.t.Fatalf("%s %s: %v", method, url, err)
 	}
-	return resp, string(body)
+	return reply{resp.StatusCode, resp.Header, resp.Trailer, r.URL.Hostname()}, string(body)
 }
 
 func hello(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") }
@@ -223,8 +234,18 @@ func hello(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "h
 func tokenNetwork() policy.Network {
 	return policy.Network{
 		Allow: []policy.Rule{
-			{Host: "api.test", Ports: []int{80, 443, 8443}}, {Host: "other.test"}, {Host: "inside.test"}, {Host: "mixed.test"}, {Host: "mapped.test"},
-			{Host: "self.test"}, {Host: "exempt.test"}, {Host: "wrongcert.test"}, {Host: "absent.test"}, {Host: "169.254.169.254"}, {Host: "8.0.0.5"}, {Host: "localhost"},
+			{Host: "api.test", Ports: []int{80, 443, 8443}},
+			{Host: "other.test"},
+			{Host: "inside.test"},
+			{Host: "mixed.test"},
+			{Host: "mapped.test"},
+			{Host: "self.test"},
+			{Host: "exempt.test"},
+			{Host: "wrongcert.test"},
+			{Host: "absent.test"},
+			{Host: "169.254.169.254"},
+			{Host: "8.0.0.5"},
+			{Host: "localhost"},
 			{Host: "read.test", Methods: []string{"GET"}},
 		},
 		AllowInternal: []string{"exempt.test"},
@@ -234,7 +255,7 @@ func tokenNetwork() policy.Network {
 
 func TestAllowedAndDenied(t *testing.T) {
 	w := newWorld(t, tokenNetwork(), hello)
-	for _, url := range []string{"https://api.test/x?q=1", "http://other.test/", "https://api.test:8443/", "https://exempt.test/", "https://API.test./", "http://8.0.0.5/"} {
+	for _, url := range []string{"https://api.test/x?q=1", "http://other.test/", "https://api.test:8443/", "https://exempt.test/", "https://API.test./", "http://8.0.0.5/", "https://8.0.0.5/"} {
 		if resp, body := w.do("GET", url, nil); resp.StatusCode != 200 || body != "hello" {
 			t.Errorf("%s: %d %q", url, resp.StatusCode, body)
 		}
@@ -249,6 +270,7 @@ func TestAllowedAndDenied(t *testing.T) {
 		"http://evil.example/":              "no rule allows host evil.example:80",
 		"https://other.test:8443/":          "no rule allows host other.test:8443 (allow it with --allow-host other.test:8443)",
 		"http://169.254.169.254/latest":     "address 169.254.169.254 of host 169.254.169.254 is internal (link local",
+		"https://10.1.2.4/":                 "no rule allows host 10.1.2.4:443",
 		"http://10.1.2.3/":                  "no rule allows host 10.1.2.3:80",
 		"http://inside.test/":               "address 127.0.0.1 of host inside.test is internal (loopback",
 		"https://mixed.test/":               "address 10.0.0.1 of host mixed.test is internal",
@@ -261,7 +283,7 @@ func TestAllowedAndDenied(t *testing.T) {
 		if resp.StatusCode != 403 || !strings.Contains(body, reason) {
 			t.Errorf("%s: %d %q", url, resp.StatusCode, body)
 		}
-		host := resp.Request.URL.Hostname()
+		host := resp.host
 		w.waitEvent(func(e audit.Event) bool {
 			return e.Kind == audit.Request && e.Decision == audit.Deny && e.Host == host && e.Reason != ""
 		})

@@ -146,8 +146,7 @@ func (c *countingStream) Write(p []byte) (int, error) {
 // upstreamFailed is ReverseProxy's ErrorHandler.
 func (s *session) upstreamFailed(w http.ResponseWriter, r *http.Request, err error) {
 	x := exchangeOf(r.Context())
-	var d *denial
-	if errors.As(err, &d) {
+	if d, ok := errors.AsType[*denial](err); ok {
 		x.refuse(w, d)
 		return
 	}

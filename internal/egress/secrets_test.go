@@ -25,7 +25,7 @@ func echoHeaders(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusEarlyHints)
 	w.Header().Del("Link")
 	w.Header().Set("Trailer", "X-Tail")
-	fmt.Fprintf(w, "auth=%s key=%s accept=%s", r.Header.Get("Authorization"), r.Header.Get("X-Key"), r.Header.Get("Accept-Encoding"))
+	_, _ = fmt.Fprintf(w, "auth=%s key=%s accept=%s", r.Header.Get("Authorization"), r.Header.Get("X-Key"), r.Header.Get("Accept-Encoding"))
 	w.Header().Set("X-Tail", r.Header.Get("X-Key"))
 }
 

@@ -118,7 +118,7 @@ func (s *session) refuse(flow netstack.Flow, reason string) {
 // hands the connection to the HTTP server, or resets it.
 func (s *session) Serve(_ context.Context, conn netstack.Conn, flow netstack.Flow) {
 	c := newGuestConn(conn, flow)
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	_ = c.SetReadDeadline(time.Now().Add(peekTimeout)) // a dead connection fails in peek
 	kind, first, err := peek(c)
 	c.prefix = first

@@ -45,7 +45,7 @@ func TestLargeBodiesStream(t *testing.T) {
 			_, _ = io.CopyN(io.Discard, r.Body, 1<<20)
 			<-release
 			n, err := io.Copy(io.Discard, r.Body)
-			fmt.Fprintf(rw, "%d %v", n+1<<20, err)
+			_, _ = fmt.Fprintf(rw, "%d %v", n+1<<20, err)
 			return
 		}
 		rw.Header().Set("Content-Length", fmt.Sprint(size))
@@ -163,8 +163,8 @@ func TestCancelEndsRequests(t *testing.T) {
 	go func() { <-arrived; w.cancel() }()
 	r, _ := http.NewRequestWithContext(t.Context(), "GET", "https://api.test/", nil)
 	if resp, err := w.client.Do(r); err == nil {
-		resp.Body.Close()
 		t.Log("the response was", resp.Status)
+		resp.Body.Close()
 	}
 	select {
 	case <-w.done:
@@ -201,7 +201,7 @@ func TestBytesStayAsTheyAre(t *testing.T) {
 		h["Set-Cookie"] = []string{"a=1", "b=2"}
 		var got bytes.Buffer
 		_ = r.Header.Write(&got)
-		fmt.Fprintf(rw, "%s\n%s", r.RequestURI, got.String())
+		_, _ = fmt.Fprintf(rw, "%s\n%s", r.RequestURI, got.String())
 	})
 	got := w.raw("api.test:80", "GET /a%2Fb;c?x=1;y&%zz HTTP/1.1\r\nHost: api.test\r\nX-Forwarded-For: 1.2.3.4\r\nConnection: close\r\n\r\n")
 	head, body, _ := strings.Cut(got, "\r\n\r\n")
@@ -285,6 +285,7 @@ func TestWebSocketUpgrade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer resp.Body.Close()
 	stream, ok := resp.Body.(io.ReadWriteCloser)
 	if resp.StatusCode != 101 || !ok {
 		t.Fatalf("%d", resp.StatusCode)
@@ -367,4 +368,18 @@ func TestSilentConnectionsAreReset(t *testing.T) {
 			t.Errorf("log: %s", log.String())
 		}
 	})
+}
+
+// TestRunAgain: a guest that was plugged out and in still knows its addresses,
+// without asking again.
+func TestRunAgain(t *testing.T) {
+	w := newWorld(t, tokenNetwork(), hello)
+	w.do("GET", "http://api.test/before", nil)
+	told := w.waitEvent(func(e audit.Event) bool { return e.Kind == audit.DNS && e.Name == "api.test" && e.Address != "" })
+	w.cancel()
+	<-w.done
+	w.plugIn(func() {})
+	if resp, body := w.do("GET", "http://"+told.Address+"/after", func(r *http.Request) { r.Host = "api.test" }); resp.StatusCode != 200 {
+		t.Errorf("%d %q", resp.StatusCode, body)
+	}
 }

@@ -51,7 +51,8 @@ type Limits struct {
 	Nodes int
 	// Handles bounds open files and directories; beyond it opens fail with ENFILE. If zero, 4096.
 	Handles int
-	// DirEntries bounds the listings of open directories together, and each one alone; beyond it reading fails with ENOMEM. If zero, 524288.
+	// DirEntries bounds the listings of open directories together, and each one alone; beyond it reading fails with
+	// ENOMEM. If zero, 524288.
 	DirEntries int
 }
 

@@ -149,7 +149,7 @@ func (t *table) enter(parent *node, name string, a *vfs.Attr) (*node, error) {
 	if a.Mode.IsDir() || a.Nlink <= 1 { // the host moved it
 		for _, l := range slices.Clone(n.links) {
 			t.detach(l.parent, l.name)
-			defer t.settle(l.parent)
+			defer t.settle(l.parent) //nolint:revive // a few links; their parents settle when the node has its new name
 		}
 	}
 	t.name(parent, name, n)

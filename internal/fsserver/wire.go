@@ -252,7 +252,7 @@ func (e *encoder) attrOut(ino uint64, a *vfs.Attr, c vfs.Cache) {
 
 func (e *encoder) seconds(d time.Duration) { e.u64(uint64(max(0, d) / time.Second)) }
 func (e *encoder) nanoseconds(d time.Duration) {
-	e.u32(uint32(max(0, d) % time.Second)) //nolint:gosec // G115: below 1e9.
+	e.u32(uint32(max(0, d) % time.Second))
 }
 
 // dirent appends struct fuse_dirent with its name, padded to 8 bytes (FUSE_DIRENT_ALIGN).

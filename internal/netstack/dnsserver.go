@@ -24,7 +24,7 @@ func (s *Stack) listenDNS() (*gonet.UDPConn, error) {
 
 // serveUDP answers queries one after another until ctx is done. It closes conn.
 func (s *Stack) serveUDP(ctx context.Context, conn *gonet.UDPConn) error {
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // it has no failure
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	buf := make([]byte, MTU)

@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
+	"log" //nolint:depguard // yamux takes one, or writes to standard error
 	"net"
-	"sync"
 
 	"github.com/hashicorp/yamux"
 
@@ -26,9 +25,6 @@ type Stream = net.Conn
 // opens. Its methods may be called from any goroutine.
 type Host struct {
 	session *yamux.Session
-
-	once  sync.Once
-	cause error
 }
 
 // NewHost starts the host's end over conn, which it owns from then on.

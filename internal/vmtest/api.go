@@ -55,7 +55,7 @@ func NewAPI(t testing.TB, handler http.Handler, names ...string) *API {
 	}
 	a.plain = httptest.NewServer(record)
 	a.tls = httptest.NewUnstartedServer(record)
-	a.tls.TLS = &tls.Config{Certificates: []tls.Certificate{cert}} //nolint:gosec // the default version is TLS 1.2
+	a.tls.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
 	a.tls.EnableHTTP2 = true
 	a.tls.StartTLS()
 	t.Cleanup(a.plain.Close)

@@ -2,6 +2,7 @@
 package vmtest
 
 import (
+	"io"
 	"log/slog"
 	"os"
 	"runtime"
@@ -50,6 +51,11 @@ func Start(t testing.TB, config gondolin.Config) *gondolin.VM {
 	t.Cleanup(func() {
 		if err := vm.Close(); err != nil {
 			t.Error(err)
+		}
+		for _, fsys := range config.Mounts {
+			if c, ok := fsys.(io.Closer); ok {
+				c.Close()
+			}
 		}
 	})
 	return vm

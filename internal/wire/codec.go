@@ -96,7 +96,7 @@ func Read(r io.Reader, d Direction) (Message, error) {
 		return nil, err
 	}
 	n := binary.BigEndian.Uint32(head[:4])
-	if n == 0 || uint64(n) > uint64(d.limit()) {
+	if n == 0 || int64(n) > int64(d.limit()) {
 		return nil, fmt.Errorf("%w: message of %d bytes", ErrProtocol, n)
 	}
 	kind := Kind(head[4])

@@ -84,7 +84,7 @@ func TestReadRefuses(t *testing.T) {
 }
 
 func TestReadEnds(t *testing.T) {
-	if _, err := Read(strings.NewReader(""), ToHost); err != io.EOF {
+	if _, err := Read(strings.NewReader(""), ToHost); !errors.Is(err, io.EOF) {
 		t.Errorf("empty: %v", err)
 	}
 	for _, in := range []string{"\x00", "\x00\x00\x00\x05", "\x00\x00\x00\x05\x84\xa1"} {

@@ -150,7 +150,9 @@ const (
 	ReasonVersion       Reason = 6 // protocol versions differ
 )
 
-// Failed says why a request could not be carried out.
+// Failed says why a request could not be carried out. It is an error.
+//
+//nolint:errname // named as the message it is
 type Failed struct {
 	Reason Reason `cbor:"1,keyasint"`
 	Text   string `cbor:"2,keyasint"` // "cannot …", at most 4 KiB

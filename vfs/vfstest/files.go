@@ -96,7 +96,7 @@ func testLargeWrite(e *env) {
 	defer f.Close()
 	data := make([]byte, 3<<20+4321)
 	for i := range data {
-		data[i] = byte(i>>12 ^ i)
+		data[i] = byte(i>>12 ^ i) //nolint:gosec // any byte will do
 	}
 	n, err := f.WriteAt(data, 777)
 	e.ok(err)
@@ -208,7 +208,7 @@ func testConcurrent(e *env) {
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
-			name := string(rune('a' + i))
+			name := string(rune('a' + i)) //nolint:gosec // a letter
 			for range 50 {
 				e.put(name, name)
 				e.names(".")

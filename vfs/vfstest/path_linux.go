@@ -21,7 +21,7 @@ func RunPath(t *testing.T, dir string, opts Options) {
 	t.Cleanup(func() { unix.Umask(old) })
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			sub, err := os.MkdirTemp(dir, "vfstest-")
+			sub, err := os.MkdirTemp(dir, "vfstest-") //nolint:usetesting // in the directory under test
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -50,7 +50,7 @@ func (p pathFS) path(name string) string { return string(p) + "/" + name }
 
 func attrOf(st *unix.Stat_t) vfs.Attr {
 	return vfs.Attr{
-		Mode: vfs.Mode(st.Mode), Size: st.Size, Blocks: st.Blocks, Nlink: uint32(st.Nlink), UID: st.Uid, GID: st.Gid,
+		Mode: vfs.Mode(st.Mode), Size: st.Size, Blocks: st.Blocks, Nlink: uint32(st.Nlink), UID: st.Uid, GID: st.Gid, //nolint:gosec // small
 		Dev: st.Dev, Ino: st.Ino, Atime: unixTime(st.Atim), Mtime: unixTime(st.Mtim), Ctime: unixTime(st.Ctim),
 	}
 }
@@ -194,7 +194,7 @@ func (p pathFS) StatFS() (vfs.StatFS, error) {
 	var st unix.Statfs_t
 	err := unix.Statfs(filepath.Clean(string(p)), &st)
 	return vfs.StatFS{
-		BlockSize: uint32(st.Bsize), Blocks: st.Blocks, Free: st.Bfree, Avail: st.Bavail, Files: st.Files, FreeFiles: st.Ffree,
+		BlockSize: uint32(st.Bsize), Blocks: st.Blocks, Free: st.Bfree, Avail: st.Bavail, Files: st.Files, FreeFiles: st.Ffree, //nolint:gosec // a page or so
 	}, err
 }
 

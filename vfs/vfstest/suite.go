@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 	"testing"
 
 	"gondolin/vfs"
@@ -107,16 +108,14 @@ func (e *env) ok(err error) {
 func (e *env) want(err error, oneOf ...vfs.Errno) {
 	e.Helper()
 	got := vfs.ErrnoOf(err)
-	for _, w := range oneOf {
-		if got == w {
-			return
-		}
+	if slices.Contains(oneOf, got) {
+		return
 	}
 	e.Errorf("got error %v (errno %d), want %v", err, got, oneOf)
 }
 
 // check fails the test unless cond.
-func (e *env) check(cond bool, format string, args ...any) {
+func (e *env) check(cond bool, format string, args ...any) { //nolint:revive // the condition is what is checked
 	e.Helper()
 	if !cond {
 		e.Errorf(format, args...)

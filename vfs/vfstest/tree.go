@@ -2,6 +2,7 @@ package vfstest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"gondolin/vfs"
@@ -273,7 +274,7 @@ var oddNames = []string{
 func testOddNames(e *env) {
 	names := oddNames
 	if e.openErr("\xff\xfe", vfs.Write|vfs.CreateFile) == nil { // file systems of Darwin refuse invalid UTF-8
-		names = append(names[:len(names):len(names)], "\xff\xfe", "\xc3")
+		names = append(slices.Clip(names), "\xff\xfe", "\xc3")
 	}
 	for _, n := range names {
 		e.put(n, n)

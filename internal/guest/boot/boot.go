@@ -7,6 +7,7 @@
 package boot
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -131,7 +132,7 @@ func loadModule(path string) error {
 	}
 	defer f.Close()
 	err = unix.FinitModule(int(f.Fd()), "", 0)
-	if err != nil && err != unix.EEXIST { // EEXIST: built in or loaded
+	if err != nil && !errors.Is(err, unix.EEXIST) { // EEXIST: built in or loaded
 		return fmt.Errorf("cannot load module %s: %w", path, err)
 	}
 	return os.Remove(path) // the initramfs is memory
@@ -143,7 +144,7 @@ func rootType() string {
 	if err != nil {
 		return "erofs"
 	}
-	for _, word := range strings.Fields(string(line)) {
+	for word := range strings.FieldsSeq(string(line)) {
 		if v, ok := strings.CutPrefix(word, "rootfstype="); ok {
 			return v
 		}

@@ -141,8 +141,7 @@ func startError(p *plan, err error) error {
 }
 
 func asFailure(err error) *wire.Failed {
-	var f *wire.Failed
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*wire.Failed](err); ok {
 		return f
 	}
 	return wire.Failure(wire.ReasonOther, err.Error())

@@ -85,7 +85,7 @@ func lookup(env []string, name string) string {
 func directory(dir string, account *account) (string, error) {
 	if dir == "" {
 		if info, err := os.Stat(account.home); err != nil || !info.IsDir() {
-			return "/", nil
+			return "/", nil //nolint:nilerr // as login(1) does
 		}
 		return account.home, nil
 	}

@@ -90,7 +90,7 @@ func groupID(file, name string) (uint32, error) {
 	if id < 0 {
 		return 0, fmt.Errorf("cannot run with group %q: no such group in the guest's group file", name)
 	}
-	return uint32(id), nil //nolint:gosec // parsed as 32 bits
+	return uint32(id), nil
 }
 
 // memberships lists the groups that name user as a member.

@@ -26,7 +26,7 @@ func Mount(target string) (*os.File, error) {
 		err = unix.SetNonblock(fd, true)
 	}
 	if err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return nil, fmt.Errorf("cannot mount FUSE at %q: %w", target, err)
 	}
 	return os.NewFile(uintptr(fd), "/dev/fuse"), nil

@@ -12,10 +12,10 @@ import (
 )
 
 // Run copies requests from dev to port and replies from port to dev until the mount is gone (nil) or one of them
-// fails, and returns when both directions have ended. dev stays open and mounted, so that Run can be called again with
-// another port; a request that was on its way when the port failed is lost and its caller in the guest waits until the
-// mount is aborted. To end the reading of port, Run sets its read deadline if it has one, and otherwise closes it if it can be
-// closed.
+// fails, and returns when both directions have ended. dev stays open and mounted, so that Run can be called again
+// with another port. A request that was on its way when the port failed is lost, and its caller in the guest waits
+// until the mount is aborted. To end the reading of port, Run sets its deadline if it has one, and otherwise closes it
+// if it can be closed: either way port is not usable any more.
 func Run(dev *os.File, port io.ReadWriter) error {
 	ends := make(chan error, 2)
 	go func() { ends <- pumpRequests(dev, port) }()
@@ -23,7 +23,7 @@ func Run(dev *os.File, port io.ReadWriter) error {
 	first := <-ends
 	interrupt(dev)
 	interrupt(port)
-	<-ends
+	<-ends //nolint:errcheck // the other's is a consequence
 	if err := dev.SetDeadline(time.Time{}); err != nil && !errors.Is(err, os.ErrClosed) && first == nil {
 		return fmt.Errorf("cannot reset FUSE device: %w", err)
 	}
@@ -52,7 +52,7 @@ func pumpRequests(dev io.Reader, port io.Writer) error {
 		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
 			continue // the request was interrupted before it was read
 		case err != nil:
-			return fmt.Errorf("cannot read FUSE request: %w", err)
+			return fmt.Errorf("cannot read FUSE request: %w", unmounted(dev, err))
 		case n < requestHeader || binary.LittleEndian.Uint32(buf) != uint32(n): //nolint:gosec // G115: at most bufferSize.
 			return fmt.Errorf("cannot forward FUSE request of %d bytes: its header disagrees", n)
 		}
@@ -60,6 +60,30 @@ func pumpRequests(dev io.Reader, port io.Writer) error {
 			return fmt.Errorf("cannot send FUSE request: %w", err)
 		}
 	}
+}
+
+// unmounted returns ENODEV if that is why reading failed. Linux signals the end of a mount as EPOLLERR, which Go's poller
+// reports as a file that cannot be polled; the device itself says what it is.
+func unmounted(dev io.Reader, err error) error {
+	f, ok := dev.(*os.File)
+	if !ok || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, os.ErrClosed) {
+		return err
+	}
+	raw, rawErr := f.SyscallConn()
+	if rawErr != nil {
+		return err
+	}
+	ask := func(fd uintptr) {
+		// Poll does not take a request that may be waiting, as a read would.
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}} //nolint:gosec // G115: a descriptor.
+		if _, pollErr := unix.Poll(fds, 0); pollErr == nil && fds[0].Revents&unix.POLLERR != 0 {
+			err = unix.ENODEV
+		}
+	}
+	if rawErr := raw.Control(ask); rawErr != nil {
+		return err
+	}
+	return err
 }
 
 // pumpReplies copies to the device: one reply is one write.

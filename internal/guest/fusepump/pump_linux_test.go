@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -88,6 +89,37 @@ func TestPumpReplies(t *testing.T) {
 	}
 	if err := pumpReplies(bytes.NewReader(framed(16)), &fakeDev{writes: []error{unix.ENODEV}}); !errors.Is(err, unix.ENODEV) {
 		t.Errorf("unmounted: %v", err)
+	}
+}
+
+// TestMountPollable mounts often: a device that the poller met before it was mounted now and then cannot be read.
+func TestMountPollable(t *testing.T) {
+	testenv.NeedsRoot(t)
+	testenv.NeedsFUSE(t)
+	dir := t.TempDir()
+	for i := range 200 {
+		dev, err := Mount(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		guest, host := net.Pipe()
+		done := make(chan error, 1)
+		go func() { done <- Run(dev, guest) }()
+		if err := host.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(host, make([]byte, requestHeader)); err != nil {
+			t.Errorf("mount %d: no INIT: %v", i, err)
+		}
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Fatal(err)
+		}
+		host.Close()
+		if err := <-done; err != nil && strings.Contains(err.Error(), "pollable") {
+			t.Errorf("mount %d: %v", i, err)
+		}
+		guest.Close()
+		dev.Close()
 	}
 }
 

@@ -68,8 +68,7 @@ func (e ending) cause() (machine.Cause, string) {
 }
 
 func exitText(wait error) string {
-	var exit *exec.ExitError
-	if errors.As(wait, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](wait); ok {
 		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() && status.Signal() == syscall.SIGSYS {
 			return fmt.Sprintf("%v, by its seccomp filter", exit)
 		}
