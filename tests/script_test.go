@@ -25,12 +25,18 @@ import (
 	"gondolin/internal/vmtest"
 )
 
+// beGondolin makes this test's binary the command.
+const beGondolin = "GONDOLIN_TEST_BE_GONDOLIN"
+
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
-		"gondolin": func() {
-			os.Exit(cli.Main(os.Args, cli.Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, os.LookupEnv))
-		},
-	})
+	if os.Getenv(beGondolin) != "" {
+		gondolin()
+	}
+	testscript.Main(m, map[string]func(){"gondolin": gondolin})
+}
+
+func gondolin() {
+	os.Exit(cli.Main(os.Args, cli.Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, os.LookupEnv))
 }
 
 // TestScript runs testdata/script. Besides testscript's own commands there is
