@@ -58,6 +58,11 @@ type Config struct {
 	// Log receives what the library wants known. nil: nothing.
 	Log *slog.Logger
 
+	// Cold boots the guest. Otherwise the first start of an image on a machine of one
+	// shape boots and keeps the booted guest as a template, and every later one is a
+	// copy-on-write clone of it.
+	Cold bool
+
 	// StartTimeout bounds Start, a first accelerator probe excluded. 0: [DefaultStartTimeout].
 	StartTimeout time.Duration
 	// Upstream replaces how the host reaches the outside.

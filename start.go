@@ -21,6 +21,7 @@ import (
 	"gondolin/internal/machine/qemu"
 	"gondolin/internal/netstack"
 	"gondolin/internal/paths"
+	"gondolin/internal/template"
 	"gondolin/internal/wire"
 	"gondolin/vfs"
 )
@@ -33,6 +34,8 @@ type plan struct {
 	machine qemu.Machine
 	mounts  []mount
 	gateway *egress.Gateway
+
+	template *template.Template // nil: boot cold
 }
 
 // prepare turns a config into a plan. It starts nothing but, where an
@@ -40,7 +43,7 @@ type plan struct {
 func prepare(ctx context.Context, config Config) (*plan, error) {
 	p := &plan{config: config}
 	for _, step := range []func(context.Context) error{
-		p.findDirs, p.planNetwork, p.planMounts, p.findImage, p.planMachine, p.chooseAccelerator,
+		p.findDirs, p.planNetwork, p.planMounts, p.findImage, p.planMachine, p.chooseAccelerator, p.findTemplate,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -133,7 +136,7 @@ func (p *plan) agent() ([]byte, error) {
 
 // launch makes the plan live.
 func (p *plan) launch(ctx context.Context) (*VM, error) {
-	m, err := qemu.Start(ctx, p.machine, qemu.Options{Log: p.config.Log})
+	m, err := p.startMachine(ctx)
 	if err != nil {
 		return nil, err
 	}

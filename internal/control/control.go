@@ -65,6 +65,29 @@ func (c *Client) Setup(ctx context.Context, setup wire.Setup) (*wire.Ready, erro
 	}
 }
 
+// Quiesce waits for the guest to boot and leaves nothing under way in either
+// direction, so that the machine can be stopped and copied. It must come before
+// Setup, and the channel must not be used afterwards.
+func (c *Client) Quiesce(ctx context.Context) error {
+	s, err := c.host.Open(ctx, &wire.Quiesce{})
+	if err != nil {
+		return fmt.Errorf("cannot quiesce the guest: %w", err)
+	}
+	defer rpc.Abort(s)
+	s.Close()
+	m, err := c.read(ctx, s)
+	if err != nil {
+		return fmt.Errorf("cannot quiesce the guest: %w", err)
+	}
+	if _, ok := m.(*wire.Quiesced); !ok {
+		return fmt.Errorf("cannot quiesce the guest: %w: %T instead of Quiesced", wire.ErrProtocol, m)
+	}
+	if n, err := s.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+		return fmt.Errorf("cannot quiesce the guest: %w: the stream goes on", wire.ErrProtocol)
+	}
+	return nil
+}
+
 // read reads one message; when ctx ends first, it closes the stream and returns ctx's cause.
 func (c *Client) read(ctx context.Context, s rpc.Stream) (wire.Message, error) {
 	stop := context.AfterFunc(ctx, func() { _ = s.SetReadDeadline(past) })

@@ -8,6 +8,7 @@ package guest
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 
@@ -60,8 +61,12 @@ type agent struct {
 
 // serve dispatches a stream by its first message. All but setup wait for setup.
 func (a *agent) serve(ctx context.Context, first wire.Message, s rpc.Stream) {
-	if m, ok := first.(*wire.Setup); ok {
+	switch m := first.(type) {
+	case *wire.Setup:
 		a.serveSetup(m, s)
+		return
+	case *wire.Quiesce:
+		a.quiesce(s)
 		return
 	}
 	select {
@@ -91,6 +96,17 @@ func (a *agent) serveSetup(m *wire.Setup, s rpc.Stream) {
 	var answer wire.Message = wire.Failure(wire.ReasonOther, "cannot set up: it has been done before")
 	a.setUp.Do(func() { answer = a.apply(m) })
 	a.reply(s, answer)
+}
+
+// quiesce answers when everything the host sent has arrived. What follows is
+// another VM's life, whose timeline begins anew.
+func (a *agent) quiesce(s rpc.Stream) {
+	defer s.Close()
+	if n, err := io.Copy(io.Discard, s); n > 0 || err != nil {
+		return
+	}
+	a.timeline.Restart()
+	a.reply(s, &wire.Quiesced{})
 }
 
 func (a *agent) apply(m *wire.Setup) wire.Message {

@@ -23,6 +23,9 @@ type Dirs struct {
 // a tagged image or a checkpoint's base away.
 func (d Dirs) Images() string { return filepath.Join(d.Data, "images") }
 
+// Templates is the directory of booted guests.
+func (d Dirs) Templates() string { return filepath.Join(d.Cache, "templates") }
+
 // Initramfs is the directory of composed boot archives.
 func (d Dirs) Initramfs() string { return filepath.Join(d.Cache, "initramfs") }
 

@@ -211,9 +211,6 @@ func writeManifest(dir, key string, about About) error {
 		return err
 	}
 	defer ram.Close()
-	if err := ram.Chmod(0o400); err != nil {
-		return err
-	}
 	if m.RAM, err = fingerprint.Of(ram); err != nil {
 		return err
 	}

@@ -29,6 +29,8 @@ var samples = []Message{
 	&Signal{Number: 15},
 	&Resize{Size: Size{Rows: 1, Cols: 2}},
 	&Terminate{Grace: time.Second},
+	&Quiesce{},
+	&Quiesced{},
 	&Ready{Version: Version, Kernel: "6.1", Steps: []Step{{Name: "modules", Since: 5}}},
 	&Started{PID: 2},
 	&Failed{Reason: ReasonNotFound, Text: "cannot run x"},

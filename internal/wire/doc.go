@@ -33,17 +33,26 @@
 //	0x04  Signal     host -> guest  exec, after Exec
 //	0x05  Resize     host -> guest  exec, after Exec
 //	0x06  Terminate  host -> guest  exec, after Exec
+//	0x07  Quiesce    host -> guest  quiesce, only; the host then half-closes
 //	0x81  Ready      guest -> host  setup, once, ends the stream
 //	0x82  Started    guest -> host  exec, once
 //	0x83  Failed     guest -> host  setup, exec: instead of Ready or Started
 //	0x84  Exited     guest -> host  exec, after Started
 //	0x85  Drained    guest -> host  exec, after Exited, ends the stream
+//	0x86  Quiesced   guest -> host  quiesce, once, ends the stream
 //
 // # 4. Setup
 //
 // The host's first stream. It makes the booted guest this VM: clock, entropy,
 // host name, network, trusted CA, mounts, environment. The guest answers Ready,
 // or Failed with a text naming the step. Until then every other stream waits.
+//
+// Before Setup, a guest may be stopped and copied any number of times. So that no
+// byte is under way then, the host opens a stream with Quiesce and half-closes it;
+// the guest reads to its end, answers Quiesced and half-closes. When the host has
+// read to that end both directions are empty and the stream is gone on both sides.
+// The host that continues a copy begins a new multiplexer session, whose first
+// stream has the id the first stream had before.
 //
 // # 5. Exec
 //

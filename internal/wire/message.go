@@ -13,11 +13,13 @@ const (
 	KindSignal    Kind = 0x04
 	KindResize    Kind = 0x05
 	KindTerminate Kind = 0x06
+	KindQuiesce   Kind = 0x07
 	KindReady     Kind = 0x81
 	KindStarted   Kind = 0x82
 	KindFailed    Kind = 0x83
 	KindExited    Kind = 0x84
 	KindDrained   Kind = 0x85
+	KindQuiesced  Kind = 0x86
 )
 
 // Message is one of the structs of this package.
@@ -62,6 +64,12 @@ type Mount struct {
 	Source string `cbor:"2,keyasint"` // one path component
 }
 
+// Quiesce asks the guest to leave nothing under way (section 4).
+type Quiesce struct{}
+
+// Quiesced says that nothing is.
+type Quiesced struct{}
+
 // Ready says that setup is complete.
 type Ready struct {
 	Version uint32 `cbor:"1,keyasint"`
@@ -72,7 +80,7 @@ type Ready struct {
 // Step is one timed step of the guest's boot.
 type Step struct {
 	Name  string        `cbor:"1,keyasint"`
-	Since time.Duration `cbor:"2,keyasint"` // from kernel start to the step's end
+	Since time.Duration `cbor:"2,keyasint"` // from the start of the kernel, or of the copy, to the step's end
 }
 
 // Descriptors is a set of a command's standard descriptors.
@@ -176,6 +184,8 @@ func (*Attach) kind() Kind    { return KindAttach }
 func (*Signal) kind() Kind    { return KindSignal }
 func (*Resize) kind() Kind    { return KindResize }
 func (*Terminate) kind() Kind { return KindTerminate }
+func (*Quiesce) kind() Kind   { return KindQuiesce }
+func (*Quiesced) kind() Kind  { return KindQuiesced }
 func (*Ready) kind() Kind     { return KindReady }
 func (*Started) kind() Kind   { return KindStarted }
 func (*Failed) kind() Kind    { return KindFailed }
@@ -197,6 +207,10 @@ func (k Kind) make() Message {
 		return new(Resize)
 	case KindTerminate:
 		return new(Terminate)
+	case KindQuiesce:
+		return new(Quiesce)
+	case KindQuiesced:
+		return new(Quiesced)
 	case KindReady:
 		return new(Ready)
 	case KindStarted:

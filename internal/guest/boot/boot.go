@@ -31,12 +31,19 @@ const newRoot = "/newroot"
 const Cgroups = "/sys/fs/cgroup/gondolin"
 
 // Timeline notes when each step of the boot ended.
-type Timeline struct{ Steps []wire.Step }
+type Timeline struct {
+	Steps []wire.Step
+
+	start time.Duration // since kernel start
+}
 
 // Mark notes that a step ended now.
 func (t *Timeline) Mark(name string) {
-	t.Steps = append(t.Steps, wire.Step{Name: name, Since: sinceKernelStart()})
+	t.Steps = append(t.Steps, wire.Step{Name: name, Since: sinceKernelStart() - t.start})
 }
+
+// Restart forgets all steps and counts from now.
+func (t *Timeline) Restart() { *t = Timeline{start: sinceKernelStart()} }
 
 func sinceKernelStart() time.Duration {
 	var ts unix.Timespec

@@ -45,6 +45,12 @@ func KeyFor(binary, image, shape string) (Key, error) {
 	}, nil
 }
 
+// BootID identifies this boot of the host; it is empty if that cannot be found out.
+func BootID() string {
+	_, boot := hostIdentity()
+	return boot
+}
+
 func (k Key) digest(a Accel) string {
 	h := sha256.New()
 	// JSON quotes each field, so that no two keys run together into the same text.

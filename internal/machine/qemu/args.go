@@ -20,6 +20,9 @@ type FDs struct {
 	Kernel  int
 	Initrd  int
 	Root    int
+	RAM     int
+	// Incoming is the device state; QEMU is told of it over the monitor.
+	Incoming int
 }
 
 // Args returns QEMU's arguments, without its name. It looks at nothing but its
@@ -37,7 +40,7 @@ func Args(m Machine, fds FDs) ([]string, error) {
 	if m.Type == MicroVM {
 		a.device = "device"
 	}
-	a.base(m)
+	a.base(m, fds)
 	a.boot(m, fds, cmdline)
 	a.monitor(fds)
 	a.ports(fds)
@@ -68,17 +71,39 @@ func (a *argList) virtio(kind string, props ...string) string {
 	return strings.Join(append(dev, props...), ",")
 }
 
-func (a *argList) base(m Machine) {
+func (a *argList) base(m Machine, fds FDs) {
 	a.add("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none")
 	if m.HostOS == "linux" { // seccomp; QEMU refuses the option elsewhere
 		a.add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
 	}
-	a.add("-machine", machineOption(m), "-accel", string(m.Accel), "-cpu", m.CPUModel)
+	a.add("-machine", machineOption(m)+memoryBackend(m), "-accel", string(m.Accel), "-cpu", m.CPUModel)
 	a.add("-smp", fmt.Sprintf("cpus=%d,sockets=1,cores=%d,threads=1", m.CPUs, m.CPUs))
-	a.add("-m", fmt.Sprintf("size=%dM", m.Memory/mib))
+	a.memory(m, fds)
 	if m.Type == MicroVM {
 		a.add("-global", "virtio-mmio.force-legacy=false")
 	}
+}
+
+// memory adds the guest's memory. A file is opened by QEMU itself, for writing even
+// where it maps it privately.
+func (a *argList) memory(m Machine, fds FDs) {
+	a.add("-m", fmt.Sprintf("size=%dM", m.Memory/mib))
+	if m.RAM.Path == "" {
+		return
+	}
+	share := "off"
+	if m.RAM.Shared {
+		share = "on"
+	}
+	a.add("-object", fmt.Sprintf("memory-backend-file,id=ram,size=%dM,share=%s,merge=off,dump=off,mem-path=%s",
+		m.Memory/mib, share, option(fdPath(fds.RAM, m.RAM.Path))))
+}
+
+func memoryBackend(m Machine) string {
+	if m.RAM.Path == "" {
+		return ""
+	}
+	return ",memory-backend=ram"
 }
 
 // machineOption returns the machine type and its properties. For all of them:
@@ -113,6 +138,10 @@ func gicVersion(a accel.Accel) string {
 }
 
 func (a *argList) boot(m Machine, fds FDs, cmdline string) {
+	if m.Incoming != "" {
+		a.add("-incoming", "defer")
+		return
+	}
 	a.add("-kernel", fdPath(fds.Kernel, m.Kernel))
 	if m.Initrd != "" {
 		a.add("-initrd", fdPath(fds.Initrd, m.Initrd))

@@ -28,6 +28,8 @@ func described() Machine {
 var allFDs = FDs{Monitor: 3, Console: 4, Control: 5, Files: 6, Network: 7, Kernel: 8, Initrd: 9, Root: 10}
 
 func TestArgsGolden(t *testing.T) {
+	withRAM := allFDs
+	withRAM.RAM, withRAM.Incoming = 11, 12
 	byPath := allFDs
 	byPath.Kernel, byPath.Initrd, byPath.Root = 0, 0, 0
 	for name, tc := range map[string]struct {
@@ -39,9 +41,14 @@ func TestArgsGolden(t *testing.T) {
 		"amd64-tcg-q35":  {func(m *Machine) { m.Accel, m.Type = accel.TCG, Q35 }, allFDs},
 		"amd64-tcg-rate": {func(m *Machine) { m.Accel, m.TSCKHz = accel.TCG, 0 }, allFDs},
 		"amd64-hvf":      {func(m *Machine) { m.Accel, m.HostOS = accel.HVF, "darwin" }, byPath},
-		"arm64-kvm":      {func(m *Machine) { m.Arch = ARM64 }, allFDs},
-		"arm64-tcg":      {func(m *Machine) { m.Arch, m.Accel = ARM64, accel.TCG }, allFDs},
-		"arm64-hvf":      {func(m *Machine) { m.Arch, m.Accel, m.HostOS = ARM64, accel.HVF, "darwin" }, byPath},
+		"amd64-tcg-save": {func(m *Machine) { m.Accel, m.RAM = accel.TCG, RAM{Path: "/cache/ram", Shared: true} }, withRAM},
+		"amd64-tcg-restore": {func(m *Machine) {
+			m.Accel, m.RAM, m.Incoming = accel.TCG, RAM{Path: "/cache/ram"}, "/cache/state"
+			m.Kernel, m.Initrd = "", ""
+		}, withRAM},
+		"arm64-kvm": {func(m *Machine) { m.Arch = ARM64 }, allFDs},
+		"arm64-tcg": {func(m *Machine) { m.Arch, m.Accel = ARM64, accel.TCG }, allFDs},
+		"arm64-hvf": {func(m *Machine) { m.Arch, m.Accel, m.HostOS = ARM64, accel.HVF, "darwin" }, byPath},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := described()
@@ -82,6 +89,9 @@ func TestArgsRefuses(t *testing.T) {
 		"1000 CPUs":           {"CPUs", func(m *Machine) { m.CPUs = 1000 }},
 		"9 CPUs on hvf arm64": {"CPUs", func(m *Machine) { m.Arch, m.Accel, m.HostOS, m.CPUs = ARM64, accel.HVF, "darwin", 9 }},
 		"no kernel":           {"Kernel", func(m *Machine) { m.Kernel = "" }},
+		"incoming, no RAM":    {"Incoming", func(m *Machine) { m.Incoming = "/state" }},
+		"incoming, shared":    {"Incoming", func(m *Machine) { m.Incoming, m.RAM = "/state", RAM{Path: "/ram", Shared: true} }},
+		"relative RAM":        {"RAM.Path", func(m *Machine) { m.RAM.Path = "ram" }},
 		"relative kernel":     {"Kernel", func(m *Machine) { m.Kernel = "vmlinuz" }},
 		"NUL in initrd":       {"Initrd", func(m *Machine) { m.Initrd = "/a\x00b" }},
 		"newline in root":     {"Root.Path", func(m *Machine) { m.Root.Path = "/a\nb" }},

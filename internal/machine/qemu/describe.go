@@ -54,6 +54,14 @@ type Machine struct {
 	// Memory is the guest's RAM in bytes, a multiple of 1 MiB; required.
 	Memory int64
 
+	// RAM is the file that holds the guest's memory; if its path is empty, no file does.
+	RAM RAM
+	// Incoming is the path of a device state saved by Process.Save. The machine then
+	// starts from it, and from RAM, instead of booting: it stands still until
+	// Process.Restore. Everything else but MAC and TSCKHz must be as it was then;
+	// Kernel, Initrd and Cmdline are not used.
+	Incoming string
+
 	// Kernel and Initrd are absolute paths; Kernel is required.
 	Kernel string
 	Initrd string
@@ -72,6 +80,15 @@ type Machine struct {
 	// measure, which hangs about one boot in ten, and with a wrong one the guest's
 	// clocks run at the wrong speed. If zero, Start measures it where it can.
 	TSCKHz int
+}
+
+// RAM is guest memory in a file of the host, which grows to the memory's size
+// but is stored only where the guest has written.
+type RAM struct {
+	Path string // absolute; the file exists
+	// Shared has the guest's writes go to the file. Otherwise the guest begins with
+	// what the file holds and its writes are its own; others may do the same at once.
+	Shared bool
 }
 
 // Disk is a disk image on the host.
@@ -204,11 +221,15 @@ func checkSize(m Machine) error {
 }
 
 func checkPaths(m Machine) error {
-	if m.Kernel == "" {
+	if m.Kernel == "" && m.Incoming == "" {
 		return badField("Kernel", "is empty")
+	}
+	if m.Incoming != "" && (m.RAM.Path == "" || m.RAM.Shared) {
+		return badField("Incoming", "is set, and RAM is not a private file")
 	}
 	for _, p := range []struct{ field, path string }{
 		{"Binary", m.Binary}, {"Kernel", m.Kernel}, {"Initrd", m.Initrd}, {"Root.Path", m.Root.Path},
+		{"RAM.Path", m.RAM.Path}, {"Incoming", m.Incoming},
 	} {
 		switch {
 		case p.path == "":

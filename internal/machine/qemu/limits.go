@@ -54,6 +54,10 @@ const (
 	// monitorDeadline bounds one command when ctx does not.
 	monitorDeadline = 30 * time.Second
 
+	// migrateDeadline bounds saving or loading the device state, which is a few hundred
+	// KiB and takes milliseconds; memory is not part of it.
+	migrateDeadline = 30 * time.Second
+
 	// minTSCInterval is over how long the host's time-stamp counter is measured at
 	// least: 20 ms gives better than 10 ppm with clock reads of under 200 ns.
 	minTSCInterval = 20 * time.Millisecond

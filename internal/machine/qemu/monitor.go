@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -106,9 +108,15 @@ func (m *monitor) negotiate(ctx context.Context, gone <-chan struct{}) error {
 // execute sends one command and waits for its answer. A command whose wait ends
 // early stays pending: its answer is dropped when it comes.
 func (m *monitor) execute(ctx context.Context, command string, arguments any) (json.RawMessage, error) {
+	return m.executeWith(ctx, command, arguments, nil)
+}
+
+// executeWith also passes a descriptor (unix(7), SCM_RIGHTS), which QEMU gets a
+// copy of; nil passes none.
+func (m *monitor) executeWith(ctx context.Context, command string, arguments any, file *os.File) (json.RawMessage, error) {
 	ctx, cancel := context.WithTimeout(ctx, monitorDeadline)
 	defer cancel()
-	answer, err := m.send(ctx, command, arguments)
+	answer, err := m.send(ctx, command, arguments, file)
 	if err != nil {
 		return nil, fmt.Errorf("cannot execute %s: %w", command, err)
 	}
@@ -127,7 +135,7 @@ func (m *monitor) execute(ctx context.Context, command string, arguments any) (j
 	}
 }
 
-func (m *monitor) send(ctx context.Context, command string, arguments any) (<-chan *message, error) {
+func (m *monitor) send(ctx context.Context, command string, arguments any, file *os.File) (<-chan *message, error) {
 	id, answer, err := m.enlist()
 	if err != nil {
 		return nil, err
@@ -151,12 +159,28 @@ func (m *monitor) send(ctx context.Context, command string, arguments any) (<-ch
 		deadline = time.Now().Add(monitorDeadline)
 	}
 	_ = m.conn.SetWriteDeadline(deadline) // fails only on a closed connection, as Write then does
-	if _, err := m.conn.Write(append(line, '\n')); err != nil {
+	if err := m.write(append(line, '\n'), file); err != nil {
 		m.delist(id)
 		m.conn.Close() // half a command may be on the wire: no further one can follow it
 		return nil, err
 	}
 	return answer, nil
+}
+
+func (m *monitor) write(line []byte, file *os.File) error {
+	if file == nil {
+		_, err := m.conn.Write(line)
+		return err
+	}
+	conn, ok := m.conn.(*net.UnixConn)
+	if !ok {
+		return errors.New("the monitor's connection cannot carry descriptors")
+	}
+	n, _, err := conn.WriteMsgUnix(line, syscall.UnixRights(int(file.Fd())), nil)
+	if err == nil && n < len(line) {
+		_, err = conn.Write(line[n:])
+	}
+	return err
 }
 
 func (m *monitor) enlist() (uint64, <-chan *message, error) {

@@ -44,6 +44,7 @@ type Process struct {
 	console *ring
 	stderr  *ring
 	done    chan struct{}
+	moved   chan string    // the state of each MIGRATION event
 	readers sync.WaitGroup // the monitor's and the console's goroutine
 
 	mu       sync.Mutex // guards the rest
@@ -68,7 +69,7 @@ func Start(ctx context.Context, m Machine, opts Options) (*Process, error) {
 	p := &Process{
 		machine: m, log: opts.Log, onEvent: opts.Event,
 		console: newRing(consoleBytes), stderr: newRing(stderrBytes),
-		done: make(chan struct{}),
+		done: make(chan struct{}), moved: make(chan string, maxMigrationEvents),
 	}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
@@ -237,6 +238,12 @@ func (p *Process) event(e Event) {
 		p.mu.Lock()
 		p.shutdown = reason
 		p.mu.Unlock()
+	}
+	if state := migrationState(e); state != "" {
+		select {
+		case p.moved <- state:
+		default: // more than a migration has: QEMU is not itself
+		}
 	}
 	if p.onEvent != nil {
 		p.onEvent(e)

@@ -95,8 +95,10 @@ func (w *wiring) openFiles(m Machine) error {
 		{"Kernel", m.Kernel, m.HostOS == "linux", &w.fds.Kernel},
 		{"Initrd", m.Initrd, m.HostOS == "linux", &w.fds.Initrd},
 		{"Root", m.Root.Path, true, &w.fds.Root},
+		{"RAM", m.RAM.Path, m.HostOS == "linux", &w.fds.RAM},
+		{"Incoming", m.Incoming, true, &w.fds.Incoming},
 	} {
-		if f.path == "" {
+		if f.path == "" || m.Incoming != "" && (f.field == "Kernel" || f.field == "Initrd") {
 			continue
 		}
 		file, err := openRegular(f.path)

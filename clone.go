@@ -1,0 +1,147 @@
+package gondolin
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+
+	"gondolin/internal/control"
+	"gondolin/internal/machine"
+	"gondolin/internal/machine/accel"
+	"gondolin/internal/machine/qemu"
+	"gondolin/internal/template"
+)
+
+// templateFormat changes with everything that may differ between two versions of
+// this program that use the same files: above all QEMU's arguments.
+const templateFormat = 1
+
+// findTemplate finds, or makes, the template of this plan. A template that cannot
+// be had is no reason not to start: the VM then boots.
+func (p *plan) findTemplate(ctx context.Context) error {
+	if p.config.Cold {
+		return nil
+	}
+	t, err := p.getTemplate(ctx)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		p.config.Log.Warn("booting without a template", "error", err)
+		return nil
+	}
+	p.template = t
+	return nil
+}
+
+func (p *plan) getTemplate(ctx context.Context) (*template.Template, error) {
+	key, err := p.templateKey()
+	if err != nil {
+		return nil, err
+	}
+	store, err := template.Open(p.dirs.Templates(), accel.BootID())
+	if err != nil {
+		return nil, err
+	}
+	about := template.About{Image: p.image.Ref, Boot: accel.BootID(), Shape: fmt.Sprintf(
+		"%d MiB, %d CPUs, %s", p.machine.Memory>>20, p.machine.CPUs, p.machine.Accel)}
+	return store.Get(ctx, key, about, p.saveTemplate, func(line string) { p.config.Log.Warn(line) })
+}
+
+// templateKey covers everything that a template and its clones may not differ in.
+// The host's boot stands for its kernel and its processor.
+func (p *plan) templateKey() (string, error) {
+	host, err := accel.KeyFor(p.machine.Binary, p.image.Digest, "")
+	if err != nil {
+		return "", err
+	}
+	m := p.machine
+	m.Initrd = "" // named by what is in it, below
+	initrd, err := os.ReadFile(p.machine.Initrd)
+	if err != nil {
+		return "", fmt.Errorf("cannot read the boot archive: %w", err)
+	}
+	raw, err := json.Marshal(struct {
+		Format  int
+		Host    accel.Key
+		Machine qemu.Machine
+		Initrd  [sha256.Size]byte
+	}{templateFormat, host, m, sha256.Sum256(initrd)})
+	if err != nil {
+		return "", fmt.Errorf("cannot name the template: %w", err)
+	}
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// saveTemplate boots the plan's machine with its memory in the file ram until
+// the agent waits for its setup, and saves the devices' state.
+func (p *plan) saveTemplate(ctx context.Context, ram, state string) error {
+	p.config.Log.Info("booting once to make a template", "image", p.image.Ref)
+	description := p.machine
+	description.RAM = qemu.RAM{Path: ram, Shared: true}
+	m, err := qemu.Start(ctx, description, qemu.Options{Log: p.config.Log})
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	if err := p.quiesce(ctx, m); err != nil {
+		return err
+	}
+	file, err := os.OpenFile(state, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(m.Save(ctx, file), file.Close())
+}
+
+func (p *plan) quiesce(ctx context.Context, m machine.Machine) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, p.config.StartTimeout,
+		fmt.Errorf("the guest was not ready within %v", p.config.StartTimeout))
+	defer cancel()
+	client, err := control.New(m.Control())
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if err := client.Quiesce(ctx); err != nil {
+		m.Close()
+		if merr := m.Err(); merr != nil {
+			return merr
+		}
+		return consoleError(err, m.Console())
+	}
+	return nil
+}
+
+// startMachine starts a clone of the plan's template, or boots.
+func (p *plan) startMachine(ctx context.Context) (*qemu.Process, error) {
+	if p.template == nil {
+		return qemu.Start(ctx, p.machine, qemu.Options{Log: p.config.Log})
+	}
+	m, err := p.startClone(ctx)
+	if err == nil || ctx.Err() != nil {
+		return m, err
+	}
+	p.config.Log.Warn("cannot use the template; booting", "error", err)
+	p.template = nil
+	return qemu.Start(ctx, p.machine, qemu.Options{Log: p.config.Log})
+}
+
+func (p *plan) startClone(ctx context.Context) (*qemu.Process, error) {
+	description := p.machine
+	description.RAM = qemu.RAM{Path: p.template.RAM}
+	description.Incoming = p.template.State
+	m, err := qemu.Start(ctx, description, qemu.Options{Log: p.config.Log})
+	if err != nil {
+		return nil, err
+	}
+	if err := m.Restore(ctx); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	return m, nil
+}
