@@ -89,7 +89,12 @@ func (p *plan) saveTemplate(ctx context.Context, ram, state string) error {
 		return err
 	}
 	defer m.Close()
-	if err := p.quiesce(ctx, m); err != nil {
+	client, err := control.New(m.Control())
+	if err != nil {
+		return err
+	}
+	defer client.Close() // not before the save: the guest would see the host hang up
+	if err := p.quiesce(ctx, m, client); err != nil {
 		return err
 	}
 	file, err := os.OpenFile(state, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
@@ -99,15 +104,10 @@ func (p *plan) saveTemplate(ctx context.Context, ram, state string) error {
 	return errors.Join(m.Save(ctx, file), file.Close())
 }
 
-func (p *plan) quiesce(ctx context.Context, m machine.Machine) error {
+func (p *plan) quiesce(ctx context.Context, m machine.Machine, client *control.Client) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, p.config.StartTimeout,
 		fmt.Errorf("the guest was not ready within %v", p.config.StartTimeout))
 	defer cancel()
-	client, err := control.New(m.Control())
-	if err != nil {
-		return err
-	}
-	defer client.Close()
 	if err := client.Quiesce(ctx); err != nil {
 		m.Close()
 		if merr := m.Err(); merr != nil {

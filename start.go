@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"strconv"
 	"time"
 
@@ -53,16 +52,7 @@ func prepare(ctx context.Context, config Config) (*plan, error) {
 }
 
 func (p *plan) findDirs(context.Context) (err error) {
-	getenv := os.Getenv //nolint:forbidigo // a library without a config file has only the environment
-	if dir := p.config.Host.Dir; dir != "" {
-		getenv = func(name string) string {
-			if name == "GONDOLIN_HOME" {
-				return dir
-			}
-			return ""
-		}
-	}
-	p.dirs, err = paths.FromEnv(getenv, runtime.GOOS)
+	p.dirs, err = p.config.Host.dirs()
 	return err
 }
 

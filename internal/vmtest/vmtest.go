@@ -19,17 +19,23 @@ func Needs(t testing.TB) {
 	t.Helper()
 	testenv.NeedsQEMU(t)
 	testenv.NeedsImage(t, func() error {
-		dirs, err := paths.FromEnv(os.Getenv, runtime.GOOS)
-		if err != nil {
-			return err
-		}
-		store, err := image.Open(dirs.Images())
+		store, err := image.Open(Images(t))
 		if err != nil {
 			return err
 		}
 		_, err = store.Resolve(t.Context(), gondolin.DefaultImage)
 		return err
 	})
+}
+
+// Images returns the directory of the image store in use.
+func Images(t testing.TB) string {
+	t.Helper()
+	dirs, err := paths.FromEnv(os.Getenv, runtime.GOOS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dirs.Images()
 }
 
 // Start starts a VM that is closed at the end of the test, and checks that

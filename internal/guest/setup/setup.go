@@ -5,6 +5,8 @@
 package setup
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"os"
@@ -45,6 +47,7 @@ func Apply(log *slog.Logger, m *wire.Setup, openPort func(string) (*os.File, err
 		{"clock", s.clock},
 		{"entropy", s.entropy},
 		{"hostname", s.hostname},
+		{"machine id", s.machineID},
 		{"network", s.network},
 		{"certificates", s.certificates},
 		{"mounts", s.mounts},
@@ -76,6 +79,16 @@ func (s *setup) hostname() error {
 		return err
 	}
 	return write("/etc/hosts", "127.0.0.1 localhost "+s.Hostname+"\n::1 localhost ip6-localhost ip6-loopback\n")
+}
+
+// machineID gives the VM an identity of its own (machine-id(5)), from the random
+// generator that has just been seeded.
+func (s *setup) machineID() error {
+	id := make([]byte, 16)
+	if _, err := rand.Read(id); err != nil {
+		return err
+	}
+	return write("/etc/machine-id", hex.EncodeToString(id)+"\n")
 }
 
 // write replaces a file, following no link: an image may link /etc/resolv.conf
