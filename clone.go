@@ -49,7 +49,9 @@ func (p *plan) getTemplate(ctx context.Context) (*template.Template, error) {
 	}
 	about := template.About{Image: p.image.Ref, Boot: accel.BootID(), Shape: fmt.Sprintf(
 		"%d MiB, %d CPUs, %s", p.machine.Memory>>20, p.machine.CPUs, p.machine.Accel)}
-	return store.Get(ctx, key, about, p.saveTemplate, func(line string) { p.config.Log.Warn(line) })
+	return store.Get(ctx, key, about, p.saveTemplate, func(what string) {
+		p.config.Log.Warn("template", "what", what)
+	})
 }
 
 // templateKey covers everything that a template and its clones may not differ in.

@@ -38,12 +38,18 @@ func TestClonesDiffer(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	t.Cleanup(func() {
+		for _, vm := range vms {
+			if vm != nil {
+				vm.Close()
+			}
+		}
+	})
+	if t.Failed() {
+		return
+	}
 	seen := make(map[string]int)
 	for i, vm := range vms {
-		if vm == nil {
-			continue
-		}
-		defer vm.Close()
 		for name, script := range map[string]string{
 			"urandom":      "head -c 32 /dev/urandom | sha256sum",
 			"getrandom":    "python3 -c 'import os; print(os.getrandom(32).hex())'",

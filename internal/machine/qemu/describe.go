@@ -228,8 +228,12 @@ func checkPaths(m Machine) error {
 		return badField("Incoming", "is set, and RAM is not a private file")
 	}
 	for _, p := range []struct{ field, path string }{
-		{"Binary", m.Binary}, {"Kernel", m.Kernel}, {"Initrd", m.Initrd}, {"Root.Path", m.Root.Path},
-		{"RAM.Path", m.RAM.Path}, {"Incoming", m.Incoming},
+		{"Binary", m.Binary},
+		{"Kernel", m.Kernel},
+		{"Initrd", m.Initrd},
+		{"Root.Path", m.Root.Path},
+		{"RAM.Path", m.RAM.Path},
+		{"Incoming", m.Incoming},
 	} {
 		switch {
 		case p.path == "":
