@@ -133,8 +133,13 @@ func (c *Cmd) Start() error {
 	if err != nil {
 		return err
 	}
+	if err := c.vm.begin(c.ctx); err != nil {
+		c.closePipes()
+		return err
+	}
 	p, err := c.vm.control.Start(c.ctx, req)
 	if err != nil {
+		c.vm.finish()
 		c.closePipes()
 		return c.vm.startError(err)
 	}
@@ -251,6 +256,7 @@ func (c *Cmd) Wait() error {
 		return errors.New("cannot wait twice")
 	}
 	c.waited = true
+	defer c.vm.finish()
 	defer c.closePipes()
 	defer c.process.Release()
 	if c.process.Stdin != nil {

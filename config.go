@@ -63,6 +63,10 @@ type Config struct {
 	// copy-on-write clone of it.
 	Cold bool
 
+	// IdlePause pauses the VM when no command has run for so long; see [VM.Pause].
+	// What the guest does in the background stands still too. 0: never.
+	IdlePause time.Duration
+
 	// StartTimeout bounds Start, a first accelerator probe excluded. 0: [DefaultStartTimeout].
 	StartTimeout time.Duration
 	// Upstream replaces how the host reaches the outside.

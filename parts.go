@@ -27,7 +27,7 @@ func (vm *VM) parts() []part {
 	if vm.files != nil {
 		list = append(list, part{"files", func(ctx context.Context) error { return vm.files.Run(ctx, vm.machine.Files()) }})
 	}
-	return append(list, part{"control", vm.runControl})
+	return append(list, part{"control", vm.runControl}, part{"clock", vm.runClock})
 }
 
 // run runs the parts until they have all ended, and notes why.

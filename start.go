@@ -143,12 +143,13 @@ func (p *plan) launch(ctx context.Context) (*VM, error) {
 		vm.files = fsserver.New(fsserver.Config{Mounts: fileSystems(p.mounts), Logger: p.config.Log})
 	}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx)) // the VM outlives the start
-	vm.stop = stop
+	vm.running, vm.stop = run, stop
 	go vm.run(run)
 	if err := vm.setup(ctx); err != nil {
 		vm.Close()
 		return nil, err
 	}
+	vm.rest()
 	return vm, nil
 }
 

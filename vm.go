@@ -39,11 +39,13 @@ type VM struct {
 	started time.Duration // what Start took
 	accel   accel.Accel
 
-	stop   context.CancelFunc // ends the parts
-	ended  chan struct{}      // closed when every part has ended
-	mu     sync.Mutex         // guards err and closed
-	err    error              // why the VM ended
-	closed bool               // Close was called
+	sleeper sleeper
+	running context.Context    //nolint:containedctx // done when the VM is being ended; for what it does by itself
+	stop    context.CancelFunc // ends the parts
+	ended   chan struct{}      // closed when every part has ended
+	mu      sync.Mutex         // guards err and closed
+	err     error              // why the VM ended
+	closed  bool               // Close was called
 }
 
 // Start boots a VM and returns when commands can run in it. ctx bounds the start
@@ -108,6 +110,16 @@ func (vm *VM) awaitEnd() error {
 		return nil
 	case <-t.C:
 		return fmt.Errorf("cannot end the VM's parts within %v: a call of a file system, a resolver or a writer does not return", closeTimeout)
+	}
+}
+
+// gone returns why the VM has ended, nil while it has not.
+func (vm *VM) gone() error {
+	select {
+	case <-vm.ended:
+		return vm.Err()
+	default:
+		return nil
 	}
 }
 

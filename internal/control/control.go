@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"time"
 
 	"gondolin/internal/rpc"
 	"gondolin/internal/wire"
@@ -86,6 +87,31 @@ func (c *Client) Quiesce(ctx context.Context) error {
 		return fmt.Errorf("cannot quiesce the guest: %w: the stream goes on", wire.ErrProtocol)
 	}
 	return nil
+}
+
+// SetClock sets the guest's wall clock to now, give or take the time the message takes.
+func (c *Client) SetClock(ctx context.Context, now time.Time) error {
+	s, err := c.host.Open(ctx, &wire.Clock{Time: now.UnixNano()})
+	if err != nil {
+		return fmt.Errorf("cannot set the guest's clock: %w", err)
+	}
+	defer rpc.Abort(s)
+	s.Close()
+	stop := context.AfterFunc(ctx, func() { _ = s.SetReadDeadline(past) })
+	defer stop()
+	m, err := wire.Read(s, wire.ToHost)
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	case err == nil:
+		err = fmt.Errorf("%w: %T", wire.ErrProtocol, m)
+		if f, ok := m.(*wire.Failed); ok {
+			err = f
+		}
+	}
+	return fmt.Errorf("cannot set the guest's clock: %w", c.cause(err))
 }
 
 // read reads one message; when ctx ends first, it closes the stream and returns ctx's cause.

@@ -80,6 +80,8 @@ func (a *agent) serve(ctx context.Context, first wire.Message, s rpc.Stream) {
 		a.exec.Exec(ctx, m, s)
 	case *wire.Attach:
 		a.exec.Attach(ctx, m, s)
+	case *wire.Clock:
+		a.setClock(m, s)
 	default:
 		a.reply(s, wire.Failure(wire.ReasonOther, fmt.Sprintf("cannot serve a stream that begins with %T", first)))
 		rpc.Abort(s)
@@ -107,6 +109,13 @@ func (a *agent) quiesce(s rpc.Stream) {
 	}
 	a.timeline.Restart()
 	a.reply(s, &wire.Quiesced{})
+}
+
+func (a *agent) setClock(m *wire.Clock, s rpc.Stream) {
+	defer rpc.Abort(s)
+	if err := setup.SetClock(m.Time); err != nil {
+		a.reply(s, wire.Failure(wire.ReasonOther, "cannot set the clock: "+err.Error()))
+	}
 }
 
 func (a *agent) apply(m *wire.Setup) wire.Message {

@@ -10,7 +10,10 @@
 // wait in a buffer of bounded size.
 package machine
 
-import "net"
+import (
+	"context"
+	"net"
+)
 
 // The names of the two virtio-serial ports, as the guest finds them in
 // /sys/class/virtio-ports/*/name.
@@ -47,6 +50,11 @@ type Machine interface {
 	// Console returns a copy of the last part of what the guest wrote to its
 	// console, as the guest wrote it: pass it through Sanitize before a person sees it.
 	Console() []byte
+
+	// Pause stops the machine's processors; its memory and its streams stay. Resume
+	// lets them run. Both are idempotent.
+	Pause(ctx context.Context) error
+	Resume(ctx context.Context) error
 
 	// Close kills the machine and returns when it is gone, or with an error after
 	// a few seconds if it cannot be killed. It may be called any number of times.

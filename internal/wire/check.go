@@ -64,6 +64,7 @@ func (m *Signal) check() error {
 func (m *Resize) check() error    { return nil }
 func (m *Quiesce) check() error   { return nil }
 func (m *Quiesced) check() error  { return nil }
+func (m *Clock) check() error     { return nil }
 func (m *Terminate) check() error { return checkDelay(m.Grace) }
 
 func (m *Ready) check() error {

@@ -31,6 +31,7 @@ var samples = []Message{
 	&Terminate{Grace: time.Second},
 	&Quiesce{},
 	&Quiesced{},
+	&Clock{Time: 5},
 	&Ready{Version: Version, Kernel: "6.1", Steps: []Step{{Name: "modules", Since: 5}}},
 	&Started{PID: 2},
 	&Failed{Reason: ReasonNotFound, Text: "cannot run x"},

@@ -34,9 +34,10 @@
 //	0x05  Resize     host -> guest  exec, after Exec
 //	0x06  Terminate  host -> guest  exec, after Exec
 //	0x07  Quiesce    host -> guest  quiesce, only; the host then half-closes
+//	0x08  Clock      host -> guest  clock, only; the host then half-closes
 //	0x81  Ready      guest -> host  setup, once, ends the stream
 //	0x82  Started    guest -> host  exec, once
-//	0x83  Failed     guest -> host  setup, exec: instead of Ready or Started
+//	0x83  Failed     guest -> host  setup, exec: instead of Ready or Started; clock
 //	0x84  Exited     guest -> host  exec, after Started
 //	0x85  Drained    guest -> host  exec, after Exited, ends the stream
 //	0x86  Quiesced   guest -> host  quiesce, once, ends the stream
@@ -53,6 +54,9 @@
 // read to that end both directions are empty and the stream is gone on both sides.
 // The host that continues a copy begins a new multiplexer session, whose first
 // stream has the id the first stream had before.
+//
+// A clock stream sets the guest's wall clock, whenever the host finds it may be
+// wrong. The guest half-closes when it has, or answers Failed.
 //
 // # 5. Exec
 //

@@ -14,6 +14,7 @@ const (
 	KindResize    Kind = 0x05
 	KindTerminate Kind = 0x06
 	KindQuiesce   Kind = 0x07
+	KindClock     Kind = 0x08
 	KindReady     Kind = 0x81
 	KindStarted   Kind = 0x82
 	KindFailed    Kind = 0x83
@@ -66,6 +67,11 @@ type Mount struct {
 
 // Quiesce asks the guest to leave nothing under way (section 4).
 type Quiesce struct{}
+
+// Clock sets the guest's wall clock.
+type Clock struct {
+	Time int64 `cbor:"1,keyasint"` // ns since the Unix epoch
+}
 
 // Quiesced says that nothing is.
 type Quiesced struct{}
@@ -186,6 +192,7 @@ func (*Resize) kind() Kind    { return KindResize }
 func (*Terminate) kind() Kind { return KindTerminate }
 func (*Quiesce) kind() Kind   { return KindQuiesce }
 func (*Quiesced) kind() Kind  { return KindQuiesced }
+func (*Clock) kind() Kind     { return KindClock }
 func (*Ready) kind() Kind     { return KindReady }
 func (*Started) kind() Kind   { return KindStarted }
 func (*Failed) kind() Kind    { return KindFailed }
@@ -209,6 +216,8 @@ func (k Kind) make() Message {
 		return new(Terminate)
 	case KindQuiesce:
 		return new(Quiesce)
+	case KindClock:
+		return new(Clock)
 	case KindQuiesced:
 		return new(Quiesced)
 	case KindReady:

@@ -64,7 +64,12 @@ func (s *setup) clock() error {
 	if s.Time == 0 {
 		return nil
 	}
-	ts := unix.NsecToTimespec(s.Time)
+	return SetClock(s.Time)
+}
+
+// SetClock sets the wall clock, in ns since the Unix epoch.
+func SetClock(ns int64) error {
+	ts := unix.NsecToTimespec(ns)
 	return unix.ClockSettime(unix.CLOCK_REALTIME, &ts)
 }
 

@@ -295,6 +295,18 @@ func (p *Process) Execute(ctx context.Context, command string, arguments any) (j
 	return p.monitor.execute(ctx, command, arguments)
 }
 
+// Pause stops the virtual processors and returns when they stand still.
+func (p *Process) Pause(ctx context.Context) error {
+	_, err := p.Execute(ctx, "stop", nil)
+	return err
+}
+
+// Resume lets the virtual processors run.
+func (p *Process) Resume(ctx context.Context) error {
+	_, err := p.Execute(ctx, "cont", nil)
+	return err
+}
+
 // Close kills QEMU and returns when it is gone, or with an error after 5 seconds.
 func (p *Process) Close() error {
 	p.mu.Lock()
