@@ -14,6 +14,7 @@ import (
 	"gondolin/internal/machine/accel"
 	"gondolin/internal/machine/qemu"
 	"gondolin/internal/template"
+	"gondolin/internal/wire"
 )
 
 // templateFormat changes with everything that may differ between two versions of
@@ -110,7 +111,7 @@ func (p *plan) quiesce(ctx context.Context, m machine.Machine, client *control.C
 	ctx, cancel := context.WithTimeoutCause(ctx, p.config.StartTimeout,
 		fmt.Errorf("the guest was not ready within %v", p.config.StartTimeout))
 	defer cancel()
-	if err := client.Quiesce(ctx); err != nil {
+	if err := client.Quiesce(ctx, wire.Quiesce{Network: guestNetwork()}); err != nil {
 		m.Close()
 		if merr := m.Err(); merr != nil {
 			return merr
@@ -123,6 +124,7 @@ func (p *plan) quiesce(ctx context.Context, m machine.Machine, client *control.C
 // startMachine starts a clone of the plan's template, or boots.
 func (p *plan) startMachine(ctx context.Context) (*qemu.Process, error) {
 	if p.template == nil {
+		defer p.watch.lap("qemu")
 		return qemu.Start(ctx, p.machine, qemu.Options{Log: p.config.Log})
 	}
 	m, err := p.startClone(ctx)
@@ -131,6 +133,7 @@ func (p *plan) startMachine(ctx context.Context) (*qemu.Process, error) {
 	}
 	p.config.Log.Warn("cannot use the template; booting", "error", err)
 	p.template = nil
+	defer p.watch.lap("qemu")
 	return qemu.Start(ctx, p.machine, qemu.Options{Log: p.config.Log})
 }
 
@@ -139,11 +142,13 @@ func (p *plan) startClone(ctx context.Context) (*qemu.Process, error) {
 	description.RAM = qemu.RAM{Path: p.template.RAM}
 	description.Incoming = p.template.State
 	m, err := qemu.Start(ctx, description, qemu.Options{Log: p.config.Log})
+	p.watch.lap("qemu")
 	if err != nil {
 		return nil, err
 	}
 	if err := m.Restore(ctx); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
+	p.watch.lap("restore")
 	return m, nil
 }

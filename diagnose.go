@@ -24,7 +24,7 @@ type Finding struct {
 // boot if none is remembered. It changes nothing but that memory. The error
 // is ctx's.
 func Diagnose(ctx context.Context, config Config) ([]Finding, error) {
-	p := &plan{config: config.withDefaults()}
+	p := &plan{config: config.withDefaults(), watch: newStopwatch()}
 	var findings []Finding
 	for _, check := range []struct {
 		name string

@@ -92,6 +92,9 @@ func (p *Pool) Get(ctx context.Context) (*VM, error) {
 	}
 }
 
+// Ready returns how many VMs are ready now.
+func (p *Pool) Ready() int { return len(p.ready) }
+
 // touch tells the goroutine of a Get.
 func (p *Pool) touch() {
 	select {
@@ -108,6 +111,19 @@ func (p *Pool) start(ctx context.Context) (*VM, error) {
 		return nil, fmt.Errorf("cannot start a VM for the pool: %w", err)
 	}
 	return Start(ctx, config)
+}
+
+// startWarm starts a VM and runs a command in it, so that what a first command
+// makes the guest read and map is there when somebody gets it.
+func (p *Pool) startWarm(ctx context.Context) (*VM, error) {
+	vm, err := p.start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := vm.Command(ctx, "/bin/sh", "-c", "exit 0").Run(); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot warm a VM up: %w", err), vm.Close())
+	}
+	return vm, nil
 }
 
 // Close ends the VMs that nobody has got and waits for that. It is idempotent.
@@ -128,7 +144,7 @@ func (p *Pool) run(ctx context.Context) {
 			p.rest(ctx)
 			continue
 		}
-		vm, err := p.start(ctx)
+		vm, err := p.startWarm(ctx)
 		if err == nil {
 			delay = retryDelay
 			p.ready <- vm // never blocks: nobody else sends

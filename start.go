@@ -35,12 +35,13 @@ type plan struct {
 	gateway *egress.Gateway
 
 	template *template.Template // nil: boot cold
+	watch    *stopwatch
 }
 
 // prepare turns a config into a plan. It starts nothing but, where an
 // accelerator has not been tried before, a trial VM.
 func prepare(ctx context.Context, config Config) (*plan, error) {
-	p := &plan{config: config}
+	p := &plan{config: config, watch: newStopwatch()}
 	for _, step := range []func(context.Context) error{
 		p.findDirs, p.planNetwork, p.planMounts, p.findImage, p.planMachine, p.chooseAccelerator, p.findTemplate,
 	} {
@@ -48,6 +49,7 @@ func prepare(ctx context.Context, config Config) (*plan, error) {
 			return nil, err
 		}
 	}
+	p.watch.lap("prepare")
 	return p, nil
 }
 
@@ -149,6 +151,8 @@ func (p *plan) launch(ctx context.Context) (*VM, error) {
 		vm.Close()
 		return nil, err
 	}
+	p.watch.lap("guest")
+	vm.timings = p.watch.timings
 	vm.rest()
 	return vm, nil
 }
@@ -183,22 +187,27 @@ func (vm *VM) setup(ctx context.Context) error {
 		Hostname: vm.config.Hostname,
 		Time:     time.Now().UnixNano(),
 		Entropy:  entropy,
-		Network: &wire.Network{
-			Address: netstack.GuestAddr.String(),
-			Gateway: netstack.Gateway.String(),
-			DNS:     netstack.DNS.Addr().String(),
-			MTU:     netstack.MTU,
-		},
-		CA:     ca,
-		Env:    env,
-		Files:  vm.files != nil,
-		Mounts: wireMounts(vm.mounts),
+		Network:  guestNetwork(),
+		CA:       ca,
+		Env:      env,
+		Files:    vm.files != nil,
+		Mounts:   wireMounts(vm.mounts),
 	})
 	if err != nil {
 		return vm.startFailure(err)
 	}
 	vm.ready = ready
 	return nil
+}
+
+// guestNetwork is the same for every VM: each is alone on its network.
+func guestNetwork() *wire.Network {
+	return &wire.Network{
+		Address: netstack.GuestAddr.String(),
+		Gateway: netstack.Gateway.String(),
+		DNS:     netstack.DNS.Addr().String(),
+		MTU:     netstack.MTU,
+	}
 }
 
 // startFailure adds what the console shows, unless the machine's own error does.

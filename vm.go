@@ -36,7 +36,7 @@ type VM struct {
 	machine machine.Machine
 	control *control.Client
 	ready   *wire.Ready
-	started time.Duration // what Start took
+	timings []Timing // of Start
 	accel   accel.Accel
 
 	sleeper sleeper
@@ -58,17 +58,11 @@ func Start(ctx context.Context, config Config) (*VM, error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
 	}
-	begin := time.Now()
 	p, err := prepare(ctx, config.withDefaults())
 	if err != nil {
 		return nil, err
 	}
-	vm, err := p.launch(ctx)
-	if err != nil {
-		return nil, err
-	}
-	vm.started = time.Since(begin)
-	return vm, nil
+	return p.launch(ctx)
 }
 
 // Done is closed when the VM has ended, by [VM.Close] or by itself.

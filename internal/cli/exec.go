@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -61,6 +62,11 @@ func (a *app) withVM(ctx context.Context, flags *vmFlags, use func(context.Conte
 		return err
 	}
 	defer vm.Close()
+	if flags.timings {
+		for _, timing := range vm.Timings() {
+			fmt.Fprintf(a.stdio.Err, "%8.1f ms  %s\n", float64(timing.Took.Microseconds())/1000, timing.Phase)
+		}
+	}
 	run := ctx
 	if flags.timeout > 0 {
 		var cancel context.CancelFunc

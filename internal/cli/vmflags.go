@@ -21,7 +21,7 @@ import (
 // vmFlags are the flags of every command that starts a VM.
 type vmFlags struct {
 	image, memory, accel, audit, upstreamCA string
-	cold                                    bool
+	cold, timings                           bool
 	cpus                                    int
 	timeout                                 time.Duration
 	allow, internal, secrets, hosts         []string
@@ -35,6 +35,7 @@ func (f *vmFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.memory, "memory", "", "memory, such as 512M or 2G (default 1G)")
 	flags.IntVar(&f.cpus, "cpus", 0, "number of processors (default 2)")
 	flags.StringVar(&f.accel, "accel", "", "kvm, hvf or tcg (default: the best that works; also $GONDOLIN_ACCEL)")
+	flags.BoolVar(&f.timings, "timings", false, "say on standard error what the phases of the start took")
 	flags.BoolVar(&f.cold, "cold", false, "boot instead of cloning a template")
 	flags.DurationVar(&f.timeout, "timeout", 0, "stop the command after this long, such as 90s or 5m")
 	flags.StringArrayVar(&f.allow, "allow-host", nil, "allow HTTP and HTTPS to hosts that match `PATTERN[:PORT]` (repeatable)")

@@ -69,8 +69,10 @@ func (c *Client) Setup(ctx context.Context, setup wire.Setup) (*wire.Ready, erro
 // Quiesce waits for the guest to boot and leaves nothing under way in either
 // direction, so that the machine can be stopped and copied. It must come before
 // Setup, and the channel must not be used afterwards.
-func (c *Client) Quiesce(ctx context.Context) error {
-	s, err := c.host.Open(ctx, &wire.Quiesce{})
+//
+// expect is what is known of the setups to come.
+func (c *Client) Quiesce(ctx context.Context, expect wire.Quiesce) error {
+	s, err := c.host.Open(ctx, &expect)
 	if err != nil {
 		return fmt.Errorf("cannot quiesce the guest: %w", err)
 	}

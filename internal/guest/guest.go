@@ -55,8 +55,9 @@ type agent struct {
 	timeline *boot.Timeline
 	exec     execd.Server
 
-	setUp sync.Once
-	ready chan struct{} // closed after a successful setup
+	prepared setup.Prepared
+	setUp    sync.Once
+	ready    chan struct{} // closed after a successful setup
 }
 
 // serve dispatches a stream by its first message. All but setup wait for setup.
@@ -66,7 +67,7 @@ func (a *agent) serve(ctx context.Context, first wire.Message, s rpc.Stream) {
 		a.serveSetup(m, s)
 		return
 	case *wire.Quiesce:
-		a.quiesce(s)
+		a.quiesce(m, s)
 		return
 	}
 	select {
@@ -102,9 +103,13 @@ func (a *agent) serveSetup(m *wire.Setup, s rpc.Stream) {
 
 // quiesce answers when everything the host sent has arrived. What follows is
 // another VM's life, whose timeline begins anew.
-func (a *agent) quiesce(s rpc.Stream) {
+func (a *agent) quiesce(m *wire.Quiesce, s rpc.Stream) {
 	defer s.Close()
 	if n, err := io.Copy(io.Discard, s); n > 0 || err != nil {
+		return
+	}
+	if err := a.prepared.Prepare(m); err != nil {
+		a.reply(s, wire.Failure(wire.ReasonOther, err.Error()))
 		return
 	}
 	a.timeline.Restart()
@@ -119,7 +124,7 @@ func (a *agent) setClock(m *wire.Clock, s rpc.Stream) {
 }
 
 func (a *agent) apply(m *wire.Setup) wire.Message {
-	applied, err := setup.Apply(a.log, m, boot.OpenPort, a.timeline.Mark)
+	applied, err := setup.Apply(a.log, m, &a.prepared, boot.OpenPort, a.timeline.Mark)
 	if err != nil {
 		return wire.Failure(wire.ReasonOther, err.Error())
 	}

@@ -3,7 +3,6 @@
 package setup
 
 import (
-	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -57,7 +56,7 @@ func (s *setup) certificates() error {
 func (s *setup) extendBundles() (string, error) {
 	found := ""
 	for _, path := range bundles {
-		old, err := os.ReadFile(path)
+		err := s.appendCA(path)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
@@ -67,14 +66,21 @@ func (s *setup) extendBundles() (string, error) {
 		if found == "" {
 			found = path
 		}
-		if err := write(path, string(bytes.Join([][]byte{bytes.TrimRight(old, "\n"), s.CA.PEM}, []byte("\n")))); err != nil {
-			return "", err
-		}
 	}
 	if found != "" {
 		return found, nil
 	}
 	return bundles[0], write(bundles[0], string(s.CA.PEM))
+}
+
+// appendCA adds the CA to the bundle at path, on a line of its own.
+func (s *setup) appendCA(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append([]byte("\n"), s.CA.PEM...))
+	return errors.Join(err, f.Close())
 }
 
 // linkHash puts the CA under its hash into dir, if there is such a directory.

@@ -17,6 +17,9 @@ const device = "eth0"
 // network brings up lo, and eth0 as the host says: its address plan is fixed,
 // so there is nothing to negotiate.
 func (s *setup) network() error {
+	if s.prepared.network != nil && s.Network != nil && *s.prepared.network == *s.Network {
+		return nil
+	}
 	sock, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err

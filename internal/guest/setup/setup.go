@@ -29,14 +29,17 @@ type setup struct {
 	*wire.Setup
 	log      *slog.Logger
 	openPort func(name string) (*os.File, error)
+	prepared *Prepared
 	applied  Applied
 }
 
 // Apply carries out m, in a fixed order; mark is called after each step with
 // its name. openPort opens a virtio-serial port. An error names the step and
 // leaves the guest half set up: the caller should give up.
-func Apply(log *slog.Logger, m *wire.Setup, openPort func(string) (*os.File, error), mark func(string)) (*Applied, error) {
-	s := &setup{Setup: m, log: log, openPort: openPort}
+func Apply(
+	log *slog.Logger, m *wire.Setup, prepared *Prepared, openPort func(string) (*os.File, error), mark func(string),
+) (*Applied, error) {
+	s := &setup{Setup: m, log: log, prepared: prepared, openPort: openPort}
 	for _, env := range m.Env {
 		s.applied.Env = append(s.applied.Env, string(env))
 	}
@@ -97,8 +100,12 @@ func (s *setup) machineID() error {
 }
 
 // write replaces a file, following no link: an image may link /etc/resolv.conf
-// to where a resolver would keep it.
+// to where a resolver would keep it. A regular file is overwritten in place, which
+// costs nothing more where it has been written to before.
 func write(path, content string) error {
+	if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() {
+		return os.WriteFile(path, []byte(content), 0o644) //nolint:gosec // keeps its mode
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // system directories are world-readable
 		return err
 	}
