@@ -15,22 +15,38 @@ import (
 type Handler func(ctx context.Context, first wire.Message, s Stream)
 
 // Serve is the guest's end: it calls handle, in a goroutine of its own, for
-// each stream the host opens over conn, which Serve owns. It returns when conn
-// ends or ctx is done; the handlers' ctx is then done too.
+// each stream a host opens over conn, which Serve owns. A host that begins a new
+// session ends the streams of the one before. Serve returns when conn ends or ctx
+// is done; the handlers' ctx is then done too.
 func Serve(ctx context.Context, conn io.ReadWriteCloser, handle Handler) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	session, err := yamux.Server(conn, config())
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	all := &sessions{conn: conn}
+	for {
+		v, err := all.next()
+		if err != nil {
+			return fmt.Errorf("control channel ended: %w", err)
+		}
+		if err := serveSession(ctx, v, handle); !v.gone() {
+			return fmt.Errorf("control channel ended: %w", err)
+		}
+	}
+}
+
+// serveSession serves one session until it ends.
+func serveSession(ctx context.Context, v *view, handle Handler) error {
+	session, err := yamux.Server(v, config())
 	if err != nil {
-		return fmt.Errorf("cannot start the control channel: %w", err)
+		return err
 	}
 	defer session.Close()
-	stop := context.AfterFunc(ctx, func() { session.Close() })
-	defer stop()
 	for {
 		s, err := session.AcceptStream()
 		if err != nil {
-			return fmt.Errorf("control channel ended: %w", err)
+			return err
 		}
 		go serveStream(ctx, s, handle)
 	}

@@ -29,7 +29,7 @@ type Host struct {
 
 // NewHost starts the host's end over conn, which it owns from then on.
 func NewHost(conn io.ReadWriteCloser) (*Host, error) {
-	session, err := yamux.Client(&guard{ReadWriteCloser: conn}, config())
+	session, err := yamux.Client(&guard{ReadWriteCloser: &greeter{ReadWriteCloser: conn}}, config())
 	if err != nil {
 		return nil, fmt.Errorf("cannot start the control channel: %w", err)
 	}

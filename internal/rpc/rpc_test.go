@@ -103,6 +103,65 @@ func frame(kind uint8, flags uint16, id, length uint32, payload string) string {
 	return string(b) + payload
 }
 
+// A copy of a guest is continued by another host, which knows nothing of the
+// streams the guest had with the first.
+func TestNewSessionReplacesTheOld(t *testing.T) {
+	testenv.CheckLeaks(t)
+	hc, gc := Pipe()
+	dropped := make(chan error, 1)
+	served := make(chan error, 1)
+	go func() {
+		served <- Serve(context.WithoutCancel(t.Context()), gc, func(_ context.Context, first wire.Message, s Stream) {
+			defer Abort(s)
+			if m, ok := first.(*wire.Signal); ok && m.Number == 1 {
+				_, err := io.ReadAll(s) // until the session is dropped
+				dropped <- err
+				return
+			}
+			_ = wire.Write(s, &wire.Started{PID: 7})
+		})
+	}()
+	first, err := NewHost(keepOpen{hc, make(chan struct{})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.Open(t.Context(), &wire.Signal{Number: 1}); err != nil {
+		t.Fatal(err)
+	}
+	second, err := NewHost(hc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := second.Open(t.Context(), &wire.Signal{Number: 2}) // has the id the first stream has
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err := wire.Read(s, wire.ToHost); err != nil {
+		t.Errorf("%v, %v", m, err)
+	}
+	<-dropped
+	Abort(s)
+	second.Close()
+	<-served
+	first.Close()
+}
+
+// keepOpen is a host that goes away without the guest noticing, and reads nothing.
+type keepOpen struct {
+	io.ReadWriteCloser
+	closed chan struct{}
+}
+
+func (k keepOpen) Read([]byte) (int, error) {
+	<-k.closed
+	return 0, io.EOF
+}
+
+func (k keepOpen) Close() error {
+	close(k.closed)
+	return nil
+}
+
 func TestGuardRefuses(t *testing.T) {
 	for name, in := range map[string]string{
 		"ping":           frame(2, 1, 0, 7, ""),

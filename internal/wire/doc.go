@@ -5,7 +5,9 @@
 // # 1. Transport
 //
 // The protocol runs over the virtio-serial port named [PortControl], inside a
-// stream multiplexer (yamux). Only the host opens streams. A stream carries
+// stream multiplexer (yamux). A session begins with the 17 bytes
+// "gondolin session\n" from the host; a guest that meets them where a frame could
+// begin drops the session it was in. Only the host opens streams. A stream carries
 // messages of this package, except where a message says that raw bytes follow.
 //
 // # 2. Message
@@ -51,9 +53,8 @@
 // Before Setup, a guest may be stopped and copied any number of times. So that no
 // byte is under way then, the host opens a stream with Quiesce and half-closes it;
 // the guest reads to its end, answers Quiesced and half-closes. When the host has
-// read to that end both directions are empty and the stream is gone on both sides.
-// The host that continues a copy begins a new multiplexer session, whose first
-// stream has the id the first stream had before.
+// read to that end both directions are empty. The host that continues a copy begins
+// a new session (section 1).
 //
 // A clock stream sets the guest's wall clock, whenever the host finds it may be
 // wrong. The guest half-closes when it has, or answers Failed.
