@@ -47,7 +47,7 @@ func (c *Client) Setup(ctx context.Context, setup wire.Setup) (*wire.Ready, erro
 	if err != nil {
 		return nil, fmt.Errorf("cannot set the guest up: %w", err)
 	}
-	defer rpc.Abort(s)
+	defer s.Abort()
 	m, err := c.read(ctx, s)
 	if err != nil {
 		return nil, fmt.Errorf("cannot set the guest up: %w", err)
@@ -65,12 +65,11 @@ func (c *Client) Setup(ctx context.Context, setup wire.Setup) (*wire.Ready, erro
 	}
 }
 
-// read reads one message; when ctx ends first, it closes the stream and returns ctx's cause.
-func (c *Client) read(ctx context.Context, s rpc.Stream) (wire.Message, error) {
-	stop := context.AfterFunc(ctx, func() { _ = s.SetReadDeadline(past) })
-	defer stop()
+// read reads one message; when ctx ends first, it aborts the stream and returns ctx's cause.
+func (c *Client) read(ctx context.Context, s *rpc.Stream) (wire.Message, error) {
+	stop := context.AfterFunc(ctx, s.Abort)
 	m, err := wire.Read(s, wire.ToHost)
-	if err != nil && ctx.Err() != nil {
+	if !stop() {
 		return nil, context.Cause(ctx)
 	}
 	return m, c.cause(err)

@@ -59,7 +59,7 @@ type agent struct {
 }
 
 // serve dispatches a stream by its first message. All but setup wait for setup.
-func (a *agent) serve(ctx context.Context, first wire.Message, s rpc.Stream) {
+func (a *agent) serve(ctx context.Context, first wire.Message, s *rpc.Stream) {
 	if m, ok := first.(*wire.Setup); ok {
 		a.serveSetup(m, s)
 		return
@@ -67,7 +67,7 @@ func (a *agent) serve(ctx context.Context, first wire.Message, s rpc.Stream) {
 	select {
 	case <-a.ready:
 	case <-ctx.Done():
-		rpc.Abort(s)
+		s.Abort()
 		return
 	}
 	switch m := first.(type) {
@@ -77,12 +77,12 @@ func (a *agent) serve(ctx context.Context, first wire.Message, s rpc.Stream) {
 		a.exec.Attach(ctx, m, s)
 	default:
 		a.reply(s, wire.Failure(wire.ReasonOther, fmt.Sprintf("cannot serve a stream that begins with %T", first)))
-		rpc.Abort(s)
+		s.Abort()
 	}
 }
 
-func (a *agent) serveSetup(m *wire.Setup, s rpc.Stream) {
-	defer rpc.Abort(s)
+func (a *agent) serveSetup(m *wire.Setup, s *rpc.Stream) {
+	defer s.Abort()
 	if m.Version != wire.Version {
 		a.reply(s, wire.Failure(wire.ReasonVersion, fmt.Sprintf(
 			"cannot set up: the host speaks protocol version %d, the guest %d", m.Version, wire.Version)))
@@ -111,7 +111,7 @@ func kernelRelease() string {
 	return unix.ByteSliceToString(u.Release[:])
 }
 
-func (a *agent) reply(s rpc.Stream, m wire.Message) {
+func (a *agent) reply(s *rpc.Stream, m wire.Message) {
 	if err := wire.Write(s, m); err != nil {
 		a.log.Debug("cannot answer", "error", err)
 	}
