@@ -2,13 +2,14 @@ package gondolin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os/exec"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,9 +22,17 @@ const (
 	DefaultGrace = 2 * time.Second
 	// DefaultWaitDelay is how long output may stay open after a command's end.
 	DefaultWaitDelay = time.Second
+	// MaxOutput is how many bytes Output and CombinedOutput hold. A guest writes
+	// more than any host has memory for, if it is let.
+	MaxOutput = 256 << 20
 	// cancelMargin is what a guest gets beyond the grace to report the end of a
 	// command that was killed, before Wait gives up on it.
 	cancelMargin = 5 * time.Second
+	// lastWrite is how long a Write of the caller's that is under way when Wait
+	// gives up may take to return.
+	lastWrite = time.Second
+	// keptStderr is how much of stderr an error of Output holds, in bytes.
+	keptStderr = 64 << 10
 )
 
 // Cmd is a command in the guest, in the shape of os/exec.Cmd. It is made by
@@ -42,8 +51,9 @@ type Cmd struct {
 	// with Stdout.
 	TTY *Size
 
-	// Stdin is what the command reads. nil: nothing, at once. Wait does not wait for
-	// a Stdin whose Read blocks after the command has ended.
+	// Stdin is what the command reads. nil: nothing, at once. An error of its Read
+	// ends the input and is returned by Wait. Wait does not wait for a Read that
+	// blocks after the command has ended.
 	Stdin io.Reader
 	// Stdout and Stderr receive the output. nil: it is discarded. If they are
 	// the same comparable value, the command gets one descriptor for both. A Write
@@ -51,28 +61,30 @@ type Cmd struct {
 	Stdout io.Writer
 	Stderr io.Writer
 
-	// Grace is how long after SIGTERM the processes of a command whose context is
-	// done are killed. 0: [DefaultGrace]; negative: at once.
+	// Grace is how long after SIGTERM a command whose context is done is killed. 0:
+	// [DefaultGrace]; negative: at once.
 	Grace time.Duration
 	// WaitDelay is how long, after the command's own end, Wait waits for processes
 	// it left behind that hold its output open. 0: [DefaultWaitDelay], and output
 	// that is cut off is not an error; otherwise Wait returns exec.ErrWaitDelay then.
 	WaitDelay time.Duration
 
-	vm      *VM
-	ctx     context.Context //nolint:containedctx // as in os/exec: the command's, from Command to Wait
-	process *control.Process
-	pipes   []io.Closer // our ends, closed by Wait
-	waited  bool
-	copied  chan error // one for each of copies
+	vm        *VM
+	ctx       context.Context //nolint:containedctx // as in os/exec: the command's, from Command to Wait
+	process   *control.Process
+	pipes     []io.Closer // our ends, closed by Wait
+	stdinPipe io.Closer   // the one of them that is Stdin, if any
+	waited    bool
+	copied    chan error // one for each output
+	input     chan error // what Stdin's Read failed with, if it did
 }
 
 // Size is a terminal's size in characters.
 type Size struct{ Rows, Cols uint16 }
 
 // Command returns a command that runs name with args. When ctx is done the
-// command's process group gets SIGTERM and, after Grace, every process the
-// command started SIGKILL. Nothing runs before Start.
+// command's process group gets SIGTERM, and once the command has ended, after
+// Grace at the latest, every process it started SIGKILL. Nothing runs before Start.
 func (vm *VM) Command(ctx context.Context, name string, args ...string) *Cmd {
 	return &Cmd{Args: append([]string{name}, args...), vm: vm, ctx: ctx}
 }
@@ -93,34 +105,35 @@ func (c *Cmd) Run() error {
 	return c.Wait()
 }
 
-// Output runs the command and returns what it wrote to stdout. The error of a
-// command that failed holds what it wrote to stderr.
+// Output runs the command and returns what it wrote to stdout, [MaxOutput] bytes
+// at most: a command that writes more is an error. The error of a command that
+// failed holds what it wrote to stderr.
 func (c *Cmd) Output() ([]byte, error) {
 	if c.Stdout != nil {
 		return nil, errors.New("cannot collect output: Stdout is set")
 	}
-	var stdout bytes.Buffer
-	stderr := tail{limit: 64 << 10}
+	stdout, stderr := collector{limit: MaxOutput}, tail{limit: keptStderr}
 	c.Stdout = &stdout
 	if c.Stderr == nil && c.TTY == nil {
 		c.Stderr = &stderr
 	}
-	err := c.Run()
+	err := stdout.explain(c.Run())
 	if exit, ok := errors.AsType[*ExitError](err); ok {
 		exit.Stderr = stderr.bytes
 	}
-	return stdout.Bytes(), err
+	return stdout.held.Bytes(), err
 }
 
-// CombinedOutput runs the command and returns what it wrote to stdout and stderr.
+// CombinedOutput runs the command and returns what it wrote to stdout and
+// stderr, [MaxOutput] bytes at most.
 func (c *Cmd) CombinedOutput() ([]byte, error) {
 	if c.Stdout != nil || c.Stderr != nil {
 		return nil, errors.New("cannot collect output: Stdout or Stderr is set")
 	}
-	var both bytes.Buffer
+	both := collector{limit: MaxOutput}
 	c.Stdout, c.Stderr = &both, &both
-	err := c.Run()
-	return both.Bytes(), err
+	err := both.explain(c.Run())
+	return both.held.Bytes(), err
 }
 
 // Start starts the command. An error that says the program cannot be run is a
@@ -131,6 +144,7 @@ func (c *Cmd) Start() error {
 	}
 	req, err := c.request()
 	if err != nil {
+		c.closePipes()
 		return err
 	}
 	if err := c.vm.begin(c.ctx); err != nil {
@@ -214,7 +228,7 @@ func (c *Cmd) connect() {
 		from *control.Output
 		to   io.Writer
 	}{{c.process.Stdout, c.Stdout}, {c.process.Stderr, c.Stderr}}
-	c.copied = make(chan error, len(outputs))
+	c.copied, c.input = make(chan error, len(outputs)), make(chan error, 1)
 	for _, o := range outputs {
 		if o.from == nil {
 			c.copied <- nil
@@ -231,7 +245,12 @@ func (c *Cmd) copyOutput(to io.Writer, from *control.Output) {
 	if to == nil {
 		to = io.Discard
 	}
-	_, err := io.Copy(to, from)
+	// By Write only: a ReadFrom may touch what the caller reads after Wait, though
+	// the Read in it ended without data.
+	_, err := io.Copy(struct{ io.Writer }{to}, from)
+	if pipe, ok := to.(closing); ok {
+		err = pipe.end(err)
+	}
 	from.Close() // a writer that failed ends the output, as a broken pipe does
 	c.copied <- err
 }
@@ -239,15 +258,38 @@ func (c *Cmd) copyOutput(to io.Writer, from *control.Output) {
 // copyInput ends with Stdin, or with the process: what Stdin's Read then still
 // returns is lost.
 func (c *Cmd) copyInput() {
-	if c.Stdin != nil {
-		_, _ = io.Copy(c.process.Stdin, c.Stdin)
+	defer c.process.Stdin.Close()
+	if c.Stdin == nil {
+		return
 	}
-	c.process.Stdin.Close()
+	from := &source{Reader: c.Stdin}
+	_, _ = io.Copy(c.process.Stdin, from)
+	if from.err != nil {
+		c.input <- from.err // before the command can see the end of its input
+	}
+	if c.stdinPipe != nil {
+		c.stdinPipe.Close() // who writes to a pipe nobody reads any more gets an error
+	}
+}
+
+// source keeps the error of a reader apart from that of the writer it is copied to.
+type source struct {
+	io.Reader
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.err = fmt.Errorf("cannot read Stdin: %w", err)
+	}
+	return n, err
 }
 
 // Wait waits for the command's end and for its output to be copied. It returns
 // nil if the command exited with 0, an [*ExitError] if not, an error that also
-// is the context's if that ended it, and one wrapping [ErrClosed] if the VM was closed.
+// is the context's if that ended it, however it exited, and one wrapping
+// [ErrClosed] if the VM was closed.
 func (c *Cmd) Wait() error {
 	if c.process == nil {
 		return errors.New("cannot wait: the command was not started")
@@ -259,43 +301,60 @@ func (c *Cmd) Wait() error {
 	defer c.vm.finish()
 	defer c.closePipes()
 	defer c.process.Release()
-	if c.process.Stdin != nil {
-		defer c.process.Stdin.Close()
+	s := c.supervise()
+	defer s.stop()
+	err := c.exit(s.over)
+	if err = cmp.Or(err, c.collect(s.over)); s.told.Load() || errors.Is(err, errSilent) {
+		return cancelled(context.Cause(c.ctx), err)
 	}
-	over, cancel := c.supervise()
-	defer cancel()
-	err := c.exit(over)
-	copyErr := c.collect(over)
-	switch {
-	case c.ctx.Err() != nil && err != nil:
-		return fmt.Errorf("%w: %w", context.Cause(c.ctx), err)
-	case err != nil:
-		return err
-	case copyErr != nil:
-		return copyErr
-	case c.WaitDelay > 0 && c.process.Drained():
-		return exec.ErrWaitDelay
-	}
-	return nil
+	return err
 }
 
-// supervise terminates the command when its context ends before it. The channel
-// it returns is closed when a guest that was told has had enough time to obey.
-func (c *Cmd) supervise() (over <-chan struct{}, cancel func()) {
-	giveUp := make(chan struct{})
-	exited := c.process.Exited()
-	stop := context.AfterFunc(c.ctx, func() {
-		grace := c.grace()
-		go func() { _ = c.process.Terminate(grace) }()
-		timer := time.NewTimer(grace + c.waitDelay() + cancelMargin)
-		defer timer.Stop()
-		select {
-		case <-exited:
-		case <-timer.C:
-			close(giveUp)
-		}
-	})
-	return giveUp, func() { stop() }
+func cancelled(cause, err error) error {
+	if err == nil {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", cause, err)
+}
+
+// errSilent is the end of a command whose guest does not say what became of it.
+var errSilent = errors.New("the guest did not end the command when told to")
+
+// supervisor terminates a command whose context ends before it does.
+type supervisor struct {
+	told  atomic.Bool   // the command was told to end
+	over  chan struct{} // closed when a guest whose time is up has had enough of it
+	ended chan struct{} // closed when Wait has all it waits for
+	stop  func()
+}
+
+func (c *Cmd) supervise() *supervisor {
+	s := &supervisor{over: make(chan struct{}), ended: make(chan struct{})}
+	grace := c.grace()
+	limit := grace + c.waitDelay() + cancelMargin
+	release := context.AfterFunc(c.ctx, func() { s.terminate(c.process, grace, limit) })
+	s.stop = func() {
+		release()
+		close(s.ended)
+	}
+	return s
+}
+
+// terminate ends p, and Wait limit later, whatever the guest says.
+func (s *supervisor) terminate(p *control.Process, grace, limit time.Duration) {
+	select {
+	case <-p.Exited(): // by itself; its output may still be open
+	default:
+		s.told.Store(true)
+		go func() { _ = p.Terminate(grace) }()
+	}
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-s.ended:
+	case <-timer.C:
+		close(s.over)
+	}
 }
 
 func (c *Cmd) grace() time.Duration {
@@ -314,11 +373,12 @@ func (c *Cmd) exit(over <-chan struct{}) error {
 	select {
 	case <-c.process.Exited():
 	case <-over:
-		return fmt.Errorf("the guest did not end %q when told to", c.Args[0])
+		return errSilent
 	}
 	end, err := c.process.Exit()
 	switch {
 	case err != nil:
+		c.closeOutputs() // a guest that breaks the protocol here is not waited for there
 		return c.vm.failure(err)
 	case end.Signal != 0:
 		return &ExitError{Signal: syscall.Signal(end.Signal), code: 128 + end.Signal}
@@ -328,21 +388,52 @@ func (c *Cmd) exit(over <-chan struct{}) error {
 	return nil
 }
 
-// collect waits for the output to be copied.
+// collect waits for the output to be copied and for the guest to say that it is
+// all. When it returns nothing is written to Stdout and Stderr any more, unless a
+// Write does not return.
 func (c *Cmd) collect(over <-chan struct{}) error {
 	var first error
-	for range cap(c.copied) {
+	for copied := range cap(c.copied) {
 		select {
 		case err := <-c.copied:
-			if first == nil {
-				first = err
-			}
+			first = cmp.Or(first, err)
 		case <-over:
 			c.closeOutputs()
-			return errors.New("output did not end")
+			c.closePipes()
+			c.awaitCopies(cap(c.copied) - copied)
+			return errSilent
 		}
 	}
-	return first
+	select {
+	case err := <-c.input:
+		return cmp.Or(first, err)
+	default:
+	}
+	if first != nil || c.WaitDelay == 0 {
+		return first
+	}
+	select {
+	case <-c.process.Drained():
+	case <-over:
+		return errSilent
+	}
+	if c.process.Cut() {
+		return exec.ErrWaitDelay
+	}
+	return nil
+}
+
+// awaitCopies waits for copies that have been ended.
+func (c *Cmd) awaitCopies(running int) {
+	timer := time.NewTimer(lastWrite)
+	defer timer.Stop()
+	for range running {
+		select {
+		case <-c.copied: //nolint:errcheck // it was cut off, by us
+		case <-timer.C:
+			return
+		}
+	}
 }
 
 func (c *Cmd) closeOutputs() {
@@ -389,15 +480,17 @@ func (c *Cmd) StdinPipe() (io.WriteCloser, error) {
 		return nil, errors.New("cannot make a pipe: Stdin is set or the command was started")
 	}
 	r, w := io.Pipe()
-	c.Stdin = r
+	c.Stdin, c.stdinPipe = r, r
 	c.pipes = append(c.pipes, r)
 	return w, nil
 }
 
-// StdoutPipe returns a pipe with the command's stdout. Read it to the end before Wait.
+// StdoutPipe returns a pipe with the command's stdout. Read it to the end, or
+// close it, before Wait.
 func (c *Cmd) StdoutPipe() (io.ReadCloser, error) { return c.outputPipe(&c.Stdout, "Stdout") }
 
-// StderrPipe returns a pipe with the command's stderr. Read it to the end before Wait.
+// StderrPipe returns a pipe with the command's stderr. Read it to the end, or
+// close it, before Wait.
 func (c *Cmd) StderrPipe() (io.ReadCloser, error) { return c.outputPipe(&c.Stderr, "Stderr") }
 
 func (c *Cmd) outputPipe(to *io.Writer, name string) (io.ReadCloser, error) {
@@ -413,22 +506,51 @@ func (c *Cmd) outputPipe(to *io.Writer, name string) (io.ReadCloser, error) {
 // closing is the writing end of an output pipe, closed at the end of the output.
 type closing struct{ *io.PipeWriter }
 
-// ReadFrom copies the output and then ends the pipe.
-func (c closing) ReadFrom(r io.Reader) (int64, error) {
-	n, err := io.Copy(c.PipeWriter, r)
-	return n, errors.Join(err, c.CloseWithError(err))
+// end passes on the end of the output, or why it ended early. A reader that has
+// left has seen what it wanted: that is no error.
+func (c closing) end(err error) error {
+	if errors.Is(err, io.ErrClosedPipe) {
+		err = nil
+	}
+	_ = c.CloseWithError(err) // never fails
+	return err
+}
+
+// errTooMuch is the end of output that is longer than a collector takes.
+var errTooMuch = fmt.Errorf("cannot collect more than %d MiB of output", MaxOutput>>20)
+
+// collector holds the first limit bytes written to it.
+type collector struct {
+	held     bytes.Buffer
+	limit    int
+	overflow bool
+}
+
+// Write fails once the limit is reached.
+func (c *collector) Write(p []byte) (int, error) {
+	if room := c.limit - c.held.Len(); len(p) > room {
+		c.overflow = true
+		n, _ := c.held.Write(p[:room]) // never fails
+		return n, errTooMuch
+	}
+	return c.held.Write(p)
+}
+
+// explain puts the overflow before what became of the command because of it.
+func (c *collector) explain(err error) error {
+	if !c.overflow || errors.Is(err, errTooMuch) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errTooMuch, err)
 }
 
 // tail keeps the last limit bytes written to it.
 type tail struct {
-	mu    sync.Mutex
 	bytes []byte
 	limit int
 }
 
 func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.bytes = append(t.bytes, p...)
 	if over := len(t.bytes) - t.limit; over > 0 {
 		t.bytes = append(t.bytes[:0], t.bytes[over:]...)

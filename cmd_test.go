@@ -25,6 +25,8 @@ func TestCommand(t *testing.T) {
 		"environment":           testEnv,
 		"programs that are not": testStartErrors,
 		"user":                  testUser,
+		"descriptors by name":   testDescriptorsByName,
+		"cgroups are removed":   testCgroups,
 		"pipes":                 testPipes,
 		"100 MB through cat":    testSlowReader,
 		"background child":      testBackground,
@@ -107,6 +109,32 @@ func testUser(t *testing.T, vm *gondolin.VM) {
 			t.Errorf("%q: %q, %v", user, out, err)
 		}
 	}
+}
+
+// Descriptors can be opened by their names, whoever the command runs as.
+func testDescriptorsByName(t *testing.T, vm *gondolin.VM) {
+	c := vm.Command(t.Context(), "sh", "-c", "cat </dev/stdin >/dev/stdout; echo err >/dev/stderr")
+	c.User, c.Stdin = "nobody", strings.NewReader("in\n")
+	if out, err := c.CombinedOutput(); string(out) != "in\nerr\n" || err != nil {
+		t.Errorf("%q, %v", out, err)
+	}
+	c = vm.Command(t.Context(), "sh", "-c", `echo out >"$(tty)"; stat -c %U:%G "$(tty)"`)
+	c.User, c.TTY = "nobody", &gondolin.Size{Rows: 24, Cols: 80}
+	if out, err := c.Output(); string(out) != "out\r\nnobody:tty\r\n" || err != nil {
+		t.Errorf("%q, %v", out, err)
+	}
+}
+
+// A cgroup outlives its command only as long as something in it.
+func testCgroups(t *testing.T, vm *gondolin.VM) {
+	group := "/sys/fs/cgroup" + strings.TrimSpace(vmtest.Output(t, vm,
+		"sleep 4321 >/dev/null 2>&1 & cut -d: -f3 /proc/self/cgroup"))
+	if !strings.Contains(group, "/exec-") {
+		t.Fatalf("the command's cgroup is %q", group)
+	}
+	vmtest.Output(t, vm, "test -d "+group)
+	vmtest.Output(t, vm, "pkill -fx 'sleep 4321'; while pgrep -fx 'sleep 4321'; do sleep 0.01; done")
+	vmtest.Output(t, vm, "test ! -d "+group)
 }
 
 func testPipes(t *testing.T, vm *gondolin.VM) {

@@ -36,8 +36,8 @@ const RootMount = "/data"
 type Config struct {
 	// Image names the root image: name[:tag], a digest, or a directory. Empty: [DefaultImage].
 	Image string
-	// Memory is the guest's memory in bytes. 0: [DefaultMemory]. What the guest
-	// writes to its root disk counts towards it.
+	// Memory is the guest's memory in bytes, a multiple of 1 MiB. 0: [DefaultMemory].
+	// What the guest writes to its root disk counts towards it.
 	Memory int64
 	// CPUs is the number of virtual processors. 0: [DefaultCPUs].
 	CPUs int
@@ -53,7 +53,8 @@ type Config struct {
 	Mounts map[string]vfs.FS
 
 	// Audit receives one JSON object a line for every DNS answer, connection and
-	// request. nil: none. A failing writer ends the VM: nothing goes unrecorded.
+	// request. nil: none. After it has failed to take one, requests and connections
+	// are refused.
 	Audit io.Writer
 	// Log receives what the library wants known. nil: nothing.
 	Log *slog.Logger
@@ -130,7 +131,8 @@ func (c Config) withDefaults() Config {
 const (
 	minMemory = 128 << 20
 	maxMemory = 1 << 40
-	maxCPUs   = 255
+	maxCPUs   = 128
+	mebibyte  = 1 << 20
 )
 
 // Validate reports the first thing in c that cannot work. [Start] calls it.
@@ -139,6 +141,8 @@ func (c Config) Validate() error {
 	switch {
 	case c.Memory < minMemory || c.Memory >= maxMemory:
 		return fmt.Errorf("cannot use memory of %d bytes: give 128 MiB or more, and less than 1 TiB", c.Memory)
+	case c.Memory%mebibyte != 0:
+		return fmt.Errorf("cannot use memory of %d bytes: give a multiple of 1 MiB", c.Memory)
 	case c.CPUs < 1 || c.CPUs > maxCPUs:
 		return fmt.Errorf("cannot use %d CPUs: give 1 to %d", c.CPUs, maxCPUs)
 	case runtime.GOOS != "linux" && runtime.GOOS != "darwin":

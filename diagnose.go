@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"gondolin/internal/image"
+	"gondolin/internal/machine"
 	"gondolin/internal/machine/accel"
 )
 
@@ -43,7 +44,7 @@ func Diagnose(ctx context.Context, config Config) ([]Finding, error) {
 		if err != nil {
 			detail = err.Error()
 		}
-		findings = append(findings, Finding{Name: check.name, Works: err == nil, Detail: detail})
+		findings = append(findings, Finding{Name: check.name, Works: err == nil, Detail: machine.Sanitize([]byte(detail))})
 		if err != nil {
 			return findings, nil //nolint:nilerr // it is the last finding; the rest would need it
 		}

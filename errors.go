@@ -27,9 +27,24 @@ func (e *ExitError) ExitCode() int { return e.code }
 // Error returns "exit status 3" or "signal: killed".
 func (e *ExitError) Error() string {
 	if e.Signal != 0 {
-		return "signal: " + e.Signal.String()
+		return "signal: " + signalName(int(e.Signal))
 	}
 	return fmt.Sprintf("exit status %d", e.code)
+}
+
+// signalNames are Linux's by number (signal(7)), as package syscall there words
+// them: on macOS it knows others.
+var signalNames = strings.Split("hangup,interrupt,quit,illegal instruction,trace/breakpoint trap,aborted,bus error,"+
+	"floating point exception,killed,user defined signal 1,segmentation fault,user defined signal 2,broken pipe,"+
+	"alarm clock,terminated,stack fault,child exited,continued,stopped (signal),stopped,stopped (tty input),"+
+	"stopped (tty output),urgent I/O condition,CPU time limit exceeded,file size limit exceeded,virtual timer expired,"+
+	"profiling timer expired,window changed,I/O possible,power failure,bad system call", ",")
+
+func signalName(number int) string {
+	if number < 1 || number > len(signalNames) {
+		return fmt.Sprintf("signal %d", number)
+	}
+	return signalNames[number-1]
 }
 
 // StartError is returned for a command that could not be run.

@@ -16,6 +16,7 @@ import (
 	"gondolin/internal/guestbin"
 	"gondolin/internal/image"
 	"gondolin/internal/image/initramfs"
+	"gondolin/internal/machine"
 	"gondolin/internal/machine/accel"
 	"gondolin/internal/machine/qemu"
 	"gondolin/internal/netstack"
@@ -217,6 +218,9 @@ func (vm *VM) startFailure(err error) error {
 			return err
 		}
 		return fmt.Errorf("cannot start: %w", vm.Err())
+	}
+	if failed, ok := errors.AsType[*wire.Failed](err); ok { // the guest's words
+		err = errors.New("cannot set the guest up: " + machine.Sanitize([]byte(failed.Text)))
 	}
 	return consoleError(err, vm.machine.Console())
 }

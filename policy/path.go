@@ -40,7 +40,9 @@ func plainPath(path string) bool {
 		return false
 	}
 	lower := strings.ToLower(path)
-	for _, bad := range []string{"%2e", "%2f", "%5c", "%00", "%25", "%3b"} {
+	// The last two begin overlong UTF-8 (RFC 3629 section 3), in which lenient
+	// decoders find the others again.
+	for _, bad := range []string{"%2e", "%2f", "%5c", "%00", "%25", "%3b", "%c0", "%c1"} {
 		if strings.Contains(lower, bad) {
 			return false
 		}

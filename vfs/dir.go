@@ -9,6 +9,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -36,8 +37,9 @@ const overflowID = 65534
 //
 // Entries are made with the host process's owner. Chown to what an entry already appears as succeeds, any other is
 // EPERM, whoever runs the host process. The set-user-ID, set-group-ID and sticky bits cannot be set (EPERM); those
-// already there are shown and can be kept or cleared. There are no extended attributes. The directory stays open
-// until Close, or until the DirFS is garbage.
+// already there are shown and can be kept or cleared, and a file that is opened for writing loses the first two, so
+// that no guest decides what runs with the rights of another user. There are no extended attributes. The directory
+// stays open until Close, or until the DirFS is garbage.
 type DirFS struct {
 	cfg    DirConfig
 	absErr error
@@ -305,15 +307,22 @@ func (d *DirFS) Mkdir(name string, create Create) error {
 		return err
 	}
 	defer at.close()
-	if err := unix.Mkdirat(at.fd, at.base, uint32(create.Perm&ModePerm)); err != nil {
+	perm := create.Perm & ModePerm
+	if err := unix.Mkdirat(at.fd, at.base, uint32(perm|0o700)); err != nil { // so that it can be opened
 		return err
 	}
-	st, err := at.stat()
-	if err != nil || Mode(st.Mode)&ModePerm == create.Perm&ModePerm {
+	fd, err := openat(at.fd, at.base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
 		return err
 	}
-	// The host's umask is not the guest's.
-	return at.chmod(Mode(st.Mode)&ModeSpecial | create.Perm&ModePerm)
+	defer closeFD(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || Mode(st.Mode)&ModePerm == perm {
+		return err
+	}
+	// The host's umask is not the guest's. A set-group-ID bit that was inherited stays, on this directory and on nothing
+	// that may have its name by now.
+	return unix.Fchmod(fd, uint32(Mode(st.Mode)&ModeSpecial|perm))
 }
 
 // Unlink implements FS.
@@ -413,7 +422,9 @@ func (d *DirFS) StatFS() (StatFS, error) {
 		return StatFS{}, err
 	}
 	var st unix.Statfs_t
-	if err := unix.Fstatfs(fd, &st); err != nil {
+	err = unix.Fstatfs(fd, &st)
+	runtime.KeepAlive(d) // or its descriptor might be closed meanwhile
+	if err != nil {
 		return StatFS{}, err
 	}
 	return StatFS{
@@ -442,7 +453,7 @@ func (d *DirFS) SetAttr(name string, set SetAttr) error {
 		}
 	}
 	if set.Has(SetMode) {
-		if err := at.chmod(set.Mode & ModeBits); err != nil {
+		if err := d.chmod(at, set); err != nil {
 			return err
 		}
 	}
@@ -450,6 +461,27 @@ func (d *DirFS) SetAttr(name string, set SetAttr) error {
 		return at.chtimes(name, set)
 	}
 	return nil
+}
+
+// chmod sets the mode of an entry. One with special bits is set only on an open file that has them: what has the
+// name may be another file than the one that was allowed to keep them.
+func (d *DirFS) chmod(at dirAt, set SetAttr) error {
+	if set.Mode&ModeSpecial == 0 {
+		return at.chmod(set.Mode & ModePerm)
+	}
+	fd, err := openat(at.fd, at.base, openFileFlags|unix.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer closeFD(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if err := d.allowed(&st, SetAttr{Mask: SetMode, Mode: set.Mode}); err != nil {
+		return err
+	}
+	return unix.Fchmod(fd, uint32(set.Mode&ModeBits))
 }
 
 // allowed refuses what must not reach the host, before anything is changed.
@@ -460,7 +492,7 @@ func (d *DirFS) allowed(st *unix.Stat_t, set SetAttr) error {
 		return EPERM
 	case set.Has(SetMode) && a.Mode.IsSymlink():
 		return EOPNOTSUPP
-	case set.Has(SetMode) && set.Mode&ModeSpecial&^a.Mode != 0:
+	case set.Has(SetMode) && set.Mode&ModeSpecial != 0 && (set.Mode&ModeSpecial&^a.Mode != 0 || !a.Mode.IsRegular() && !a.Mode.IsDir()):
 		return EPERM
 	case set.Has(SetSize) && a.Mode.IsDir():
 		return EISDIR

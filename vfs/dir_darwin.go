@@ -26,7 +26,7 @@ func renameat(from, to dirAt, flags RenameFlag) error {
 	return EINVAL
 }
 
-// chmod sets all bits of an entry that is not a link.
+// chmod sets the permission bits of an entry that is not a link.
 func (at dirAt) chmod(mode Mode) error {
 	return unix.Fchmodat(at.fd, at.base, uint32(mode), unix.AT_SYMLINK_NOFOLLOW)
 }

@@ -34,7 +34,7 @@ func (f *dirFile) WriteAt(p []byte, off int64) (int, error) {
 	return f.file.WriteAt(p, off)
 }
 
-// Append implements Appender. On Linux it is atomic against other writers, on Darwin only against none.
+// Append implements Appender. On Linux it is atomic; on Darwin two appends at once may overwrite each other.
 func (f *dirFile) Append(p []byte) (int, error) {
 	if !f.writable {
 		return 0, EBADF

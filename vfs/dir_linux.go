@@ -38,7 +38,7 @@ func renameat(from, to dirAt, flags RenameFlag) error {
 	return unix.Renameat2(from.fd, from.base, to.fd, to.base, uint(flags))
 }
 
-// chmod sets all bits of an entry that is not a link.
+// chmod sets the permission bits of an entry that is not a link.
 func (at dirAt) chmod(mode Mode) error {
 	err := unix.Fchmodat(at.fd, at.base, uint32(mode), unix.AT_SYMLINK_NOFOLLOW)
 	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EPERM) {
@@ -89,7 +89,7 @@ func chtimesOpen(fd int, _ *unix.Stat_t, set SetAttr) error {
 // appendTo writes at the end atomically; done is false if the file system cannot.
 func appendTo(fd int, p []byte) (n int, done bool, err error) {
 	n, err = unix.Pwritev2(fd, [][]byte{p}, 0, unix.RWF_APPEND)
-	return n, !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS), err
+	return max(0, n), !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS), err
 }
 
 func allocate(fd int, off, length int64) error { return unix.Fallocate(fd, 0, off, length) }

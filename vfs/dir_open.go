@@ -86,7 +86,11 @@ func (d *DirFS) newFile(fd int, name string, flags OpenFlag) (File, error) {
 	if err == nil {
 		err = openable(Mode(st.Mode))
 	}
-	if err == nil && flags&Trunc != 0 && st.Size != 0 {
+	// Linux clears these bits when somebody writes, unless root does.
+	if setID := Mode(st.Mode) & (ModeSetUID | ModeSetGID); err == nil && flags&Write != 0 && setID != 0 {
+		err = unix.Fchmod(fd, uint32(Mode(st.Mode)&ModeBits&^setID))
+	}
+	if err == nil && flags&Trunc != 0 {
 		err = unix.Ftruncate(fd, 0)
 	}
 	if err == nil {

@@ -26,8 +26,9 @@
 // # Concurrency and time
 //
 // All methods may be called from many goroutines at once. There is no context: the server bounds how many calls
-// are in flight, and a provider that blocks delays only requests for its own mount. A provider that needs a
-// deadline (one that talks to a network) must bring its own.
+// are in flight. A provider that blocks delays requests for its own mount, those for other mounts of the same guest when
+// as many as the server runs at once are blocked, and the end of the server. A provider that needs a deadline (one that
+// talks to a network) must bring its own.
 //
 // # Lifetime
 //

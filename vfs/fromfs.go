@@ -12,6 +12,9 @@ import (
 // FromFS shows any io/fs.FS to the guest, read-only: every change fails with EROFS. Symbolic links are shown if
 // fsys implements [fs.ReadLinkFS]. Entries belong to the guest's root. Files that can neither seek nor be read at an offset are
 // read from the start again when the guest goes backwards. Names that io/fs cannot express do not exist.
+//
+// What is below a symbolic link is not there, but if somebody can swap entries for links meanwhile, the guest sees what fsys
+// follows them to. For a directory of the host use [ReadOnlyDir], or the FS of an os.Root, instead of os.DirFS.
 func FromFS(fsys fs.FS) FS { return &readOnlyFS{inner: &goFS{fsys: fsys, started: time.Now()}} }
 
 // goFS adapts io/fs; changes are refused by the readOnlyFS around it, and again here.
@@ -27,13 +30,28 @@ var (
 	_ Checker    = (*goFS)(nil)
 )
 
-// goPath checks a path for use with io/fs.
-func goPath(name string) error {
+// check checks a path for use with io/fs. Everything above its last element has to be a directory: fsys may be one that
+// follows links, and a hostile guest names entries below a link.
+func (g *goFS) check(name string) error {
 	if err := CheckPath(name); err != nil {
 		return err
 	}
 	if !fs.ValidPath(name) {
 		return ENOENT
+	}
+	for i, c := range name {
+		if c != '/' {
+			continue
+		}
+		info, err := fs.Lstat(g.fsys, name[:i])
+		switch {
+		case err != nil:
+			return err
+		case info.Mode()&fs.ModeSymlink != 0:
+			return ELOOP
+		case !info.IsDir():
+			return ENOTDIR
+		}
 	}
 	return nil
 }
@@ -49,7 +67,7 @@ func (g *goFS) Cache() Cache { return SharedCache() }
 
 // Lstat implements FS.
 func (g *goFS) Lstat(name string) (Attr, error) {
-	if err := goPath(name); err != nil {
+	if err := g.check(name); err != nil {
 		return Attr{}, err
 	}
 	info, err := fs.Lstat(g.fsys, name)
@@ -93,10 +111,6 @@ func (g *goFS) Open(name string, flags OpenFlag, _ Create) (File, error) {
 // ReadDir implements FS.
 func (g *goFS) ReadDir(name string) iter.Seq2[DirEntry, error] {
 	return func(yield func(DirEntry, error) bool) {
-		if err := goPath(name); err != nil {
-			yield(DirEntry{}, err)
-			return
-		}
 		a, err := g.Lstat(name)
 		if err == nil && !a.Mode.IsDir() {
 			err = ENOTDIR

@@ -21,6 +21,8 @@ const (
 	// memoryEntryCost is charged against the byte quota for each name: the struct, the map slot and a name of up
 	// to MaxName bytes.
 	memoryEntryCost = 512
+	// memoryMinShrink is the least number of entries for which a map is replaced by a smaller one.
+	memoryMinShrink = 64
 	// memoryMaxLinks is EXT4_LINK_MAX, the limit programs know; it keeps the counter far from overflow.
 	memoryMaxLinks = 65000
 	// dirBatch is how many names of a host directory are read at once: a few pages of memory.

@@ -70,6 +70,7 @@ type memoryNode struct {
 	open     int // handles; the content lives until nlink and open are 0
 
 	children map[string]*memoryNode // directories
+	most     int                    // directories: how many children the map has had room for
 	parent   *memoryNode            // directories; the root is its own
 	target   string                 // symbolic links
 	data     memoryData             // regular files
@@ -207,7 +208,7 @@ func (m *MemoryFS) charge(bytes int64) error {
 
 // attach enters a node under a free name. m.mu is held for writing, the entry's cost is charged.
 func (m *MemoryFS) attach(dir *memoryNode, name string, n *memoryNode) {
-	dir.children[name] = n
+	dir.children[strings.Clone(name)] = n // name is a part of a path, and would keep all of it
 	if n.mode.IsDir() {
 		n.parent = dir
 		dir.nlink++
@@ -217,7 +218,7 @@ func (m *MemoryFS) attach(dir *memoryNode, name string, n *memoryNode) {
 
 // detach takes a name out of a directory without releasing the node. m.mu is held for writing.
 func (m *MemoryFS) detach(dir *memoryNode, slot memorySlot) {
-	delete(dir.children, slot.name)
+	dir.children = without(dir.children, slot.name, &dir.most)
 	if slot.node.mode.IsDir() {
 		dir.nlink--
 	}
@@ -256,9 +257,6 @@ func (m *MemoryFS) release(n *memoryNode) {
 func (m *MemoryFS) add(dir *memoryNode, name string, mode Mode, create Create) (*memoryNode, error) {
 	if m.inodes >= m.cfg.MaxInodes {
 		return nil, ENOSPC
-	}
-	if dir.nlink == 0 {
-		return nil, ENOENT // an open directory that was removed
 	}
 	if mode.IsDir() && dir.nlink >= memoryMaxLinks {
 		return nil, EMLINK

@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"io"
+	"maps"
 	"sync/atomic"
 )
 
@@ -9,6 +10,21 @@ import (
 type memoryData struct {
 	size  int64
 	pages map[int64]*[memoryPage]byte
+	most  int // how many pages the map has had room for
+}
+
+// without deletes a key of a map that has had room for *most. Go's maps never shrink, so that a guest could make a few
+// entries cost what many had cost, beyond its quota: most of them gone, a new map takes the place of the old.
+func without[K comparable, V any](m map[K]V, key K, most *int) map[K]V {
+	*most = max(*most, len(m))
+	delete(m, key)
+	if *most < memoryMinShrink || len(m) > *most/4 {
+		return m
+	}
+	smaller := make(map[K]V, len(m))
+	maps.Copy(smaller, m)
+	*most = len(smaller)
+	return smaller
 }
 
 // bytes returns the storage in use.
@@ -33,13 +49,13 @@ func (d *memoryData) cutAfter(last int64) {
 	end := (d.size + memoryPage - 1) / memoryPage
 	if end-last <= int64(len(d.pages)) {
 		for i := last + 1; i < end; i++ {
-			delete(d.pages, i)
+			d.pages = without(d.pages, i, &d.most)
 		}
 		return
 	}
 	for i := range d.pages {
 		if i > last {
-			delete(d.pages, i)
+			d.pages = without(d.pages, i, &d.most)
 		}
 	}
 }

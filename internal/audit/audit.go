@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -165,7 +166,16 @@ func (l *Log) clean(v reflect.Value) {
 	}
 }
 
-// text redacts before it cuts: a cut value would no longer be found.
+func plain(r rune) rune {
+	if r >= 0x7f && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r)) {
+		return '\uFFFD'
+	}
+	return r
+}
+
+// text redacts before it cuts: a cut value would no longer be found. Control and
+// formatting characters go, since JSON leaves some of them as they are (C1,
+// bidirectional overrides) and a terminal obeys them.
 func (l *Log) text(s string) string {
 	if l.redact != nil {
 		s = l.redact(s)
@@ -177,5 +187,5 @@ func (l *Log) text(s string) string {
 		}
 		s = s[:cut] + "…"
 	}
-	return strings.ToValidUTF8(s, "\uFFFD")
+	return strings.Map(plain, strings.ToValidUTF8(s, "\uFFFD"))
 }

@@ -94,3 +94,13 @@ func TestWriterErrorSurfaces(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestControlCharactersAreReplaced(t *testing.T) {
+	var out bytes.Buffer
+	if err := audit.New(&out).Record(audit.Event{Kind: audit.DNS, Name: "a\x1b[2J\u009b2J\u202egro.live\x7f\n{}é"}); err != nil {
+		t.Fatal(err)
+	}
+	if strings.ContainsAny(out.String(), "\x1b\u009b\u202e\x7f") || strings.Count(out.String(), "\n") != 1 || !strings.Contains(out.String(), "é") {
+		t.Errorf("line %q", out.String())
+	}
+}

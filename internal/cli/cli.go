@@ -48,6 +48,14 @@ func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 // usageError is a wrong command line.
 type usageError struct{ error }
 
+// noArgs demands that there are no arguments.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("unknown command or argument %q for %q", args[0], cmd.CommandPath())
+	}
+	return nil
+}
+
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
 // Main runs the command line args, the program's name first, and returns the
@@ -55,6 +63,9 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 func Main(args []string, stdio Stdio, lookup func(string) (string, bool)) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	// The first Ctrl-C asks; should the end take too long, a second one ends this
+	// process, and with it the VM.
+	context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt) })
 	a := &app{stdio: stdio, lookup: lookup}
 	root := a.root()
 	root.SetArgs(args[1:])
@@ -82,7 +93,7 @@ func (a *app) root() *cobra.Command {
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          noArgs,
 		PersistentPreRun: func(*cobra.Command, []string) {
 			level := slog.LevelWarn
 			if verbose {

@@ -20,7 +20,7 @@ the accelerator, and boot a VM. The exit code is 0 only if all of it works.
 
 Whether an accelerator works is found out by booting with it once, and
 remembered for this host, kernel, QEMU and image; --retest forgets that.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			config, audit, err := a.config(&flags)
 			if err != nil {

@@ -23,7 +23,7 @@ func (a *app) imageCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "image",
 		Short: "Build and manage root images",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(a.imageBuild(), a.imageList(), a.imageInspect(), a.imageRemove())
@@ -48,7 +48,7 @@ func (a *app) imageBuild() *cobra.Command {
 		Long: `Build a root image from Debian packages, using the package sources this host is
 configured with. It needs mmdebstrap and mkfs.erofs, and about 1.5 GiB of free
 space while it runs.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			store, err := a.store()
 			if err != nil {
@@ -92,7 +92,7 @@ func (a *app) imageList() *cobra.Command {
 	return &cobra.Command{
 		Use:   "ls",
 		Short: "List images",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			store, err := a.store()
 			if err != nil {

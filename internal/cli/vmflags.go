@@ -65,6 +65,9 @@ func (a *app) config(f *vmFlags) (config gondolin.Config, audit *os.File, err er
 	for _, pattern := range f.allow {
 		config.Network.Allow = append(config.Network.Allow, policy.Rule{Host: pattern})
 	}
+	if f.timeout < 0 {
+		return config, nil, usagef("--timeout: %v is negative", f.timeout)
+	}
 	if config.Memory, err = parseSize(f.memory); err != nil {
 		return config, nil, usagef("--memory: %w", err)
 	}

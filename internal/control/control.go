@@ -48,7 +48,7 @@ func (c *Client) Setup(ctx context.Context, setup wire.Setup) (*wire.Ready, erro
 	if err != nil {
 		return nil, fmt.Errorf("cannot set the guest up: %w", err)
 	}
-	defer rpc.Abort(s)
+	defer s.Abort()
 	m, err := c.read(ctx, s)
 	if err != nil {
 		return nil, fmt.Errorf("cannot set the guest up: %w", err)
@@ -76,7 +76,7 @@ func (c *Client) Quiesce(ctx context.Context, expect wire.Quiesce) error {
 	if err != nil {
 		return fmt.Errorf("cannot quiesce the guest: %w", err)
 	}
-	defer rpc.Abort(s)
+	defer s.Abort()
 	s.Close()
 	m, err := c.read(ctx, s)
 	if err != nil {
@@ -97,16 +97,15 @@ func (c *Client) SetClock(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("cannot set the guest's clock: %w", err)
 	}
-	defer rpc.Abort(s)
+	defer s.Abort()
 	s.Close()
-	stop := context.AfterFunc(ctx, func() { _ = s.SetReadDeadline(past) })
-	defer stop()
+	stop := context.AfterFunc(ctx, s.Abort)
 	m, err := wire.Read(s, wire.ToHost)
 	switch {
+	case !stop():
+		err = context.Cause(ctx)
 	case errors.Is(err, io.EOF):
 		return nil
-	case ctx.Err() != nil:
-		err = context.Cause(ctx)
 	case err == nil:
 		err = fmt.Errorf("%w: %T", wire.ErrProtocol, m)
 		if f, ok := m.(*wire.Failed); ok {
@@ -116,12 +115,11 @@ func (c *Client) SetClock(ctx context.Context, now time.Time) error {
 	return fmt.Errorf("cannot set the guest's clock: %w", c.cause(err))
 }
 
-// read reads one message; when ctx ends first, it closes the stream and returns ctx's cause.
-func (c *Client) read(ctx context.Context, s rpc.Stream) (wire.Message, error) {
-	stop := context.AfterFunc(ctx, func() { _ = s.SetReadDeadline(past) })
-	defer stop()
+// read reads one message; when ctx ends first, it aborts the stream and returns ctx's cause.
+func (c *Client) read(ctx context.Context, s *rpc.Stream) (wire.Message, error) {
+	stop := context.AfterFunc(ctx, s.Abort)
 	m, err := wire.Read(s, wire.ToHost)
-	if err != nil && ctx.Err() != nil {
+	if !stop() {
 		return nil, context.Cause(ctx)
 	}
 	return m, c.cause(err)

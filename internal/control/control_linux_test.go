@@ -50,7 +50,7 @@ func connect(t *testing.T) *Client {
 }
 
 func dispatch(s *execd.Server, handlers *sync.WaitGroup) rpc.Handler {
-	return func(ctx context.Context, first wire.Message, stream rpc.Stream) {
+	return func(ctx context.Context, first wire.Message, stream *rpc.Stream) {
 		handlers.Add(1)
 		defer handlers.Done()
 		switch m := first.(type) {
@@ -59,7 +59,7 @@ func dispatch(s *execd.Server, handlers *sync.WaitGroup) rpc.Handler {
 		case *wire.Attach:
 			s.Attach(ctx, m, stream)
 		default:
-			rpc.Abort(stream)
+			stream.Abort()
 		}
 	}
 }
@@ -92,7 +92,7 @@ func finish(t *testing.T, p *Process) (stdout, stderr string, exit wire.Exited) 
 	if err != nil {
 		t.Error(err)
 	}
-	p.Drained()
+	<-p.Drained()
 	closeAll(p)
 	return string(out), string(errOut), exit
 }
@@ -286,7 +286,7 @@ func TestBackgroundChild(t *testing.T) {
 	if len(rest) != 50000 {
 		t.Errorf("%d bytes", len(rest))
 	}
-	if !p.Drained() {
+	if <-p.Drained(); !p.Cut() {
 		t.Error("not reported as cut")
 	}
 	closeAll(p)

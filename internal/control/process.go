@@ -12,8 +12,9 @@ import (
 	"gondolin/internal/wire"
 )
 
-// past is a deadline that has passed: it ends reads under way.
-var past = time.Unix(1, 0)
+// sendTimeout ends a Signal, Resize or Terminate that the guest does not read.
+// An agent that works reads them at once.
+const sendTimeout = 10 * time.Second
 
 // Process is a command that has started. Stdin, Stdout and Stderr are nil
 // where the request named no stream.
@@ -24,7 +25,7 @@ type Process struct {
 	Stderr *Output
 
 	client *Client
-	ctl    rpc.Stream
+	ctl    *rpc.Stream
 	sendMu sync.Mutex // serialises messages on ctl
 
 	exited chan struct{} // closed once exit or err is set
@@ -34,8 +35,7 @@ type Process struct {
 	err    error // why there is no exit
 }
 
-// Start starts a command. The caller must close the three descriptors and call
-// Release. When ctx ends first the command is killed and ctx's cause returned;
+// Start starts a command. The caller must close the outputs and call Release. When ctx ends first the command is killed and ctx's cause returned;
 // after Start has returned ctx has no effect.
 func (c *Client) Start(ctx context.Context, req wire.Exec) (*Process, error) {
 	req.ID = newID()
@@ -58,7 +58,7 @@ func (c *Client) Start(ctx context.Context, req wire.Exec) (*Process, error) {
 
 // attach opens the data streams.
 func (p *Process) attach(ctx context.Context, req *wire.Exec) error {
-	open := func(d wire.Descriptors) (rpc.Stream, error) {
+	open := func(d wire.Descriptors) (*rpc.Stream, error) {
 		if req.Streams&d == 0 {
 			return nil, nil
 		}
@@ -133,12 +133,12 @@ func (p *Process) Exited() <-chan struct{} { return p.exited }
 // Exit returns how the command ended, once Exited is closed.
 func (p *Process) Exit() (wire.Exited, error) { return p.exit, p.err }
 
-// Drained waits until the guest has sent all output and reports whether other
-// processes of the guest still held it open when it gave up waiting for more.
-func (p *Process) Drained() (cut bool) {
-	<-p.done
-	return p.cut
-}
+// Drained is closed when the guest has said that all output is sent, or nothing more is heard of it.
+func (p *Process) Drained() <-chan struct{} { return p.done }
+
+// Cut reports, once Drained is closed, whether other processes of the guest
+// still held the output open when it gave up waiting for more.
+func (p *Process) Cut() bool { return p.cut }
 
 // Signal sends a signal, Linux numbering, to the command's process group.
 func (p *Process) Signal(number int) error { return p.send(&wire.Signal{Number: number}) }
@@ -146,8 +146,8 @@ func (p *Process) Signal(number int) error { return p.send(&wire.Signal{Number: 
 // Resize sets the size of the command's terminal.
 func (p *Process) Resize(size wire.Size) error { return p.send(&wire.Resize{Size: size}) }
 
-// Terminate sends SIGTERM to the command's group and, grace later, SIGKILL to
-// all of its processes.
+// Terminate sends SIGTERM to the command's group and, when the command has ended
+// but grace later at the latest, SIGKILL to all of its processes.
 func (p *Process) Terminate(grace time.Duration) error { return p.send(&wire.Terminate{Grace: grace}) }
 
 // ErrExited is returned for what comes after the command has exited.
@@ -161,18 +161,22 @@ func (p *Process) send(m wire.Message) error {
 		return ErrExited
 	default:
 	}
+	p.ctl.SetWriteDeadline(time.Now().Add(sendTimeout))
 	return p.client.cause(wire.Write(p.ctl, m))
 }
 
-// Release gives up the exec stream: a command that still runs is killed.
-func (p *Process) Release() { rpc.Abort(p.ctl) }
+// Release gives up the exec stream and the input, without blocking: a command
+// that still runs is killed.
+func (p *Process) Release() {
+	p.ctl.Abort()
+	if p.Stdin != nil {
+		p.Stdin.stream.Abort()
+	}
+}
 
 // discard undoes a start that failed.
 func (p *Process) discard() {
 	p.Release()
-	if p.Stdin != nil {
-		p.Stdin.Close()
-	}
 	for _, out := range []*Output{p.Stdout, p.Stderr} {
 		if out != nil {
 			out.Close()
@@ -182,12 +186,11 @@ func (p *Process) discard() {
 
 // Input is a command's standard input.
 type Input struct {
-	stream rpc.Stream
+	stream *rpc.Stream
 	gone   chan struct{} // closed when the guest stopped reading
-	once   sync.Once
 }
 
-func newInput(s rpc.Stream) *Input {
+func newInput(s *rpc.Stream) *Input {
 	in := &Input{stream: s, gone: make(chan struct{})}
 	go in.watch()
 	return in
@@ -213,21 +216,18 @@ func (in *Input) Write(p []byte) (int, error) {
 // Gone is closed when the command has stopped reading, or the channel has ended.
 func (in *Input) Gone() <-chan struct{} { return in.gone }
 
-// Close ends the input. It is idempotent.
-func (in *Input) Close() error {
-	in.once.Do(func() { in.stream.Close() })
-	return nil
-}
+// Close ends the input. It is idempotent, and blocks while the guest does not
+// take bytes from its port.
+func (in *Input) Close() error { return in.stream.Close() }
 
 // Output is one of a command's outputs.
 type Output struct {
-	stream rpc.Stream
+	stream *rpc.Stream
 	client *Client
-	once   sync.Once
 }
 
-// Read returns io.EOF at the end of output and [ErrClosed] when the channel
-// ended before it.
+// Read returns io.EOF at the end of output, [ErrClosed] when the channel ended
+// before it, and net.ErrClosed after Close.
 func (o *Output) Read(p []byte) (int, error) {
 	n, err := o.stream.Read(p)
 	if err == nil || n > 0 {
@@ -241,8 +241,6 @@ func (o *Output) Read(p []byte) (int, error) {
 	}
 }
 
-// Close stops reading: the command then sees a broken pipe. It is idempotent.
-func (o *Output) Close() error {
-	o.once.Do(func() { rpc.Abort(o.stream) })
-	return nil
-}
+// Close stops reading, a Read under way included: the command then sees a broken
+// pipe. It does not block, and is idempotent.
+func (o *Output) Close() { o.stream.Abort() }

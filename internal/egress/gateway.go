@@ -133,7 +133,8 @@ func (g *Gateway) recordDNS(q netstack.DNSQuery) {
 // record writes an event. A failure stays in the log, whose Err stops further
 // requests.
 func (g *Gateway) record(e audit.Event) {
-	if err := g.audit.Record(e); err != nil {
+	failed := g.audit.Err() != nil
+	if err := g.audit.Record(e); err != nil && !failed { // the first says it all
 		g.logger.Error("audit event lost", "error", err)
 	}
 }

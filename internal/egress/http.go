@@ -2,9 +2,11 @@ package egress
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -115,7 +117,11 @@ func (s *session) decide(q policy.Request) (rule string, d *denial) {
 	if q.Port != 80 && q.Port != 443 {
 		host = policy.JoinHostPort(q.Host, q.Port)
 	}
-	return "", &denial{status: http.StatusForbidden, reason: decision.Reason, hint: "allow it with --allow-host " + host}
+	d = &denial{status: http.StatusForbidden, reason: decision.Reason}
+	if !s.engine.Connect(q.Host, q.Port).Allowed { // else a rule has the host, and is narrower than the request
+		d.hint = "allow it with --allow-host " + host
+	}
+	return "", d
 }
 
 // refuse answers with a line of text.
@@ -129,11 +135,31 @@ func (x *exchange) refuse(w http.ResponseWriter, d *denial) {
 	x.answer(w, d.status, text)
 }
 
-// fail answers for an upstream that could not.
-func (x *exchange) fail(w http.ResponseWriter, reason string) {
+// fail answers for an upstream that could not. The audit gets the reason, and the
+// guest only its kind: the rest tells of the host's network.
+func (x *exchange) fail(w http.ResponseWriter, reason, kind string) {
 	x.failure = reason
 	x.answer(w, http.StatusBadGateway, fmt.Sprintf("gondolin: cannot reach %s://%s: %s", x.query.Scheme,
-		policy.JoinHostPort(x.query.Host, x.query.Port), reason))
+		policy.JoinHostPort(x.query.Host, x.query.Port), kind))
+}
+
+// failureKind says what went wrong upstream without naming any address.
+func failureKind(err error) string {
+	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
+		return "no such host"
+	} else if ok {
+		return "its name could not be resolved"
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return "its certificate is not trusted"
+	}
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+		return "it did not answer in time"
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+		return "it does not accept connections"
+	}
+	return "the connection failed"
 }
 
 func (x *exchange) answer(w http.ResponseWriter, status int, text string) {

@@ -67,6 +67,16 @@ const (
 	// backdate is how far the guest's clock may be behind.
 	backdate = 5 * time.Minute
 
+	// maxPlaceholders bounds the secrets put into one request, counting every
+	// occurrence: requests carry one or two, and a value may be 256 times as long
+	// as the placeholder it replaces.
+	maxPlaceholders = 16
+
+	// maxUpstream bounds the connections to servers of one sandbox, those being
+	// made included, which go on when the guest no longer waits for them. It is
+	// above netstack's bound on the guest's connections and maxIdleUpstream.
+	maxUpstream = 1280
+
 	// scrubBuffer in bytes is read from a body at once.
 	scrubBuffer = 32 << 10
 )

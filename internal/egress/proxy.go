@@ -84,6 +84,9 @@ func wireRequest(r *http.Request) (policy.Request, error) {
 	if err != nil {
 		return policy.Request{}, err
 	}
+	if r.URL.Opaque != "" {
+		return policy.Request{}, deny("the request's target is opaque, so no rule can judge it")
+	}
 	q := policy.Request{Scheme: r.URL.Scheme, Host: host, Port: port, Method: r.Method, Path: r.URL.EscapedPath()}
 	if q.Path == "" {
 		q.Path = "/"
@@ -118,7 +121,7 @@ func (m *lastMile) scrub(resp *http.Response, x *exchange, q policy.Request, don
 	}
 	if encoding := strings.Join(resp.Header["Content-Encoding"], ","); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		x.note = "the body was not searched for secrets: its encoding is " + encoding
-		return
+		values = nil // the trailers are plain text all the same
 	}
 	resp.Body = newScrubBody(resp.Body, values, func() { v.scrubHeader(resp.Trailer, done.encoded) })
 }
@@ -150,5 +153,5 @@ func (s *session) upstreamFailed(w http.ResponseWriter, r *http.Request, err err
 		x.refuse(w, d)
 		return
 	}
-	x.fail(w, s.vault.scrubText(err.Error()))
+	x.fail(w, s.vault.scrubText(err.Error(), x.encoded), failureKind(err))
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 )
 
@@ -27,10 +28,15 @@ func (v *vault) scrubHeader(h http.Header, encoded []string) {
 	}
 }
 
-// scrubText is scrubHeader for one string.
-func (v *vault) scrubText(s string) string {
+// scrubText is scrubHeader for the text of an error, which may quote what the
+// server sent.
+func (v *vault) scrubText(s string, encoded []string) string {
+	for _, e := range v.entries {
+		quoted := strconv.Quote(e.value())
+		s = strings.ReplaceAll(s, quoted[1:len(quoted)-1], e.placeholder)
+	}
 	h := http.Header{"": {s}}
-	v.scrubHeader(h, nil)
+	v.scrubHeader(h, encoded)
 	return h[""][0]
 }
 

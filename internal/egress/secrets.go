@@ -80,6 +80,9 @@ func (v *vault) inject(req *http.Request, q policy.Request) (injection, *denial)
 			return done, &denial{status: http.StatusForbidden, reason: d.Reason}
 		}
 	}
+	if countPlaceholders(req.Header, bound) > maxPlaceholders {
+		return done, &denial{status: http.StatusRequestHeaderFieldsTooLarge, reason: fmt.Sprintf("the request holds more than %d placeholders", maxPlaceholders)}
+	}
 	if len(bound) == 0 {
 		return done, nil
 	}
@@ -96,6 +99,20 @@ func (v *vault) inject(req *http.Request, q policy.Request) (injection, *denial)
 	slices.Sort(done.used)
 	done.used = slices.Compact(done.used)
 	return done, nil
+}
+
+// countPlaceholders counts those that replace would put a value in place of.
+func countPlaceholders(h http.Header, bound []vaultEntry) int {
+	n := 0
+	for _, values := range h {
+		for _, text := range values {
+			_, plain, _ := decodeBasic(text)
+			for _, e := range bound {
+				n += strings.Count(text, e.placeholder) + strings.Count(plain, e.placeholder)
+			}
+		}
+	}
+	return n
 }
 
 // replace returns one header value with its secrets in place.

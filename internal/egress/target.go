@@ -39,6 +39,10 @@ func (c *guestConn) target(r *http.Request) (policy.Request, *denial) {
 		return q, &denial{status: http.StatusHTTPVersionNotSupported, reason: "only HTTP/1.1 is supported"}
 	case r.RequestURI == "*":
 		return q, &denial{status: http.StatusNotImplemented, reason: "OPTIONS * is not supported"}
+	case r.URL.Opaque != "" || r.URL.IsAbs() && r.URL.Host == "":
+		// "http:x" goes out as "x", whatever that is: another path than the
+		// one decided, or with "http:http://other/" another host.
+		return q, &denial{status: http.StatusBadRequest, reason: "the request's target has a scheme but no host"}
 	case r.URL.IsAbs() && r.URL.Scheme != c.scheme:
 		return q, deny("the request is for scheme %q on a connection for %s", r.URL.Scheme, c.scheme)
 	case r.Host == "":

@@ -54,12 +54,14 @@ type upstream struct {
 	gateway *Gateway
 	ended   <-chan struct{}
 
+	slots chan struct{} // a token for each connection open or being made
+
 	mu    sync.Mutex // guards conns
 	conns map[*upstreamConn]struct{}
 }
 
 func newUpstream(ctx context.Context, g *Gateway) *upstream {
-	u := &upstream{gateway: g, ended: ctx.Done(), conns: make(map[*upstreamConn]struct{})}
+	u := &upstream{gateway: g, ended: ctx.Done(), slots: make(chan struct{}, maxUpstream), conns: make(map[*upstreamConn]struct{})}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	u.Transport = &http.Transport{
@@ -88,9 +90,14 @@ type upstreamConn struct {
 // Close closes the connection and forgets it.
 func (c *upstreamConn) Close() error {
 	c.owner.mu.Lock()
+	_, known := c.owner.conns[c]
 	delete(c.owner.conns, c)
 	c.owner.mu.Unlock()
-	return c.Conn.Close()
+	err := c.Conn.Close()
+	if known {
+		<-c.owner.slots
+	}
+	return err
 }
 
 // close closes every connection, idle or in use.
@@ -107,8 +114,25 @@ func (u *upstream) close() {
 	}
 }
 
-// dial resolves, checks and connects. The address has a canonical host.
+// dial connects if there is room. Transport goes on dialling for a request that
+// has ended, so the bound on the guest's connections is none on these.
 func (u *upstream) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	select {
+	case u.slots <- struct{}{}:
+	default:
+		return nil, fmt.Errorf("cannot dial %s: %d connections are open or being made", address, maxUpstream)
+	}
+	conn, err := u.dialChecked(ctx, network, address)
+	if err != nil {
+		<-u.slots
+		return nil, err
+	}
+	return conn, nil
+}
+
+// dialChecked resolves, checks and connects. The address has a canonical host.
+// The connection gives the caller's slot back when it is closed.
+func (u *upstream) dialChecked(ctx context.Context, network, address string) (*upstreamConn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go cancelWhen(ctx, u.ended, cancel)
@@ -137,6 +161,10 @@ func (u *upstream) dial(ctx context.Context, network, address string) (net.Conn,
 			faults = append(faults, err)
 		}
 		u.gateway.record(event)
+		if broken := u.gateway.audit.Err(); err == nil && broken != nil {
+			_ = conn.Close()
+			return nil, fmt.Errorf("cannot record the connection: %w", broken)
+		}
 		if err == nil {
 			return conn, nil
 		}
@@ -153,7 +181,7 @@ func cancelWhen(ctx context.Context, ended <-chan struct{}, cancel context.Cance
 	}
 }
 
-func (u *upstream) dialOne(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
+func (u *upstream) dialOne(ctx context.Context, network string, addr netip.AddrPort) (*upstreamConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	conn, err := u.gateway.dialer(ctx, network, addr)
@@ -162,13 +190,13 @@ func (u *upstream) dialOne(ctx context.Context, network string, addr netip.AddrP
 	}
 	c := &upstreamConn{Conn: conn, owner: u}
 	u.mu.Lock()
-	u.conns[c] = struct{}{}
-	u.mu.Unlock()
+	defer u.mu.Unlock()
 	select {
 	case <-u.ended: // close may have run already
-		_ = c.Close()
+		_ = conn.Close()
 		return nil, errors.New("cannot connect: the sandbox is closing")
 	default:
+		u.conns[c] = struct{}{}
 		return c, nil
 	}
 }

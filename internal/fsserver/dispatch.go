@@ -66,9 +66,19 @@ func (s *Server) at(n *node, fn func(path string) error) error {
 	return fn(path)
 }
 
+// directory is get for a node that will have a name looked up, made or removed in it. No provider is asked for a name
+// below a symbolic link.
+func (s *Server) directory(id uint64) (*node, error) {
+	n, err := s.table.get(id)
+	if err == nil && !n.kind.IsDir() {
+		return nil, vfs.ENOTDIR
+	}
+	return n, err
+}
+
 // atChild is at for a name in a directory.
 func (s *Server) atChild(parent uint64, name string, fn func(parent *node, path string) error) error {
-	dir, err := s.table.get(parent)
+	dir, err := s.directory(parent)
 	if err != nil {
 		return err
 	}
@@ -274,8 +284,11 @@ func (s *Server) change(n *node, set vfs.SetAttr, fh uint64) error {
 			return err
 		}
 		defer s.put(h)
-		if h.node != n {
+		switch {
+		case h.node != n:
 			return vfs.EBADF
+		case !h.write:
+			return vfs.EINVAL // ftruncate(2)
 		}
 		return h.file.SetAttr(set)
 	}

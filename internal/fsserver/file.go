@@ -52,11 +52,7 @@ func (s *Server) open(req *request) error {
 			s.handles.cancel()
 		}
 	}()
-	var f vfs.File
-	err = s.at(n, func(path string) (err error) {
-		f, err = n.mount.fs.Open(path, how, vfs.Create{})
-		return err
-	})
+	f, err := s.openNode(n, how)
 	if err != nil {
 		return err
 	}
@@ -65,9 +61,37 @@ func (s *Server) open(req *request) error {
 	return nil
 }
 
+// openNode opens the file that n is, and nothing that took its name meanwhile: upon ESTALE the guest's kernel looks the name
+// up again. So truncation has to wait until it is known which file was opened.
+func (s *Server) openNode(n *node, how vfs.OpenFlag) (vfs.File, error) {
+	var f vfs.File
+	err := s.at(n, func(path string) (err error) {
+		f, err = n.mount.fs.Open(path, how&^vfs.Trunc, vfs.Create{})
+		return err
+	})
+	if errno := vfs.ErrnoOf(err); errno == vfs.ENOENT || errno == vfs.ENOTDIR {
+		return nil, vfs.ESTALE // it may have another name
+	}
+	if err != nil {
+		return nil, err
+	}
+	a, err := f.Stat()
+	if err == nil && !s.sameFile(n, &a) {
+		err = vfs.ESTALE
+	}
+	if err == nil && how&vfs.Trunc != 0 {
+		err = f.SetAttr(vfs.SetAttr{Mask: vfs.SetSize})
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
 // openReply enters a reserved handle and appends struct fuse_open_out.
 func (s *Server) openReply(req *request, n *node, f vfs.File, flags uint32) {
-	h := &handle{node: n, file: f, write: flags&accessMode != 0, append: flags&openAppend != 0}
+	h := &handle{node: n, file: f, write: flags&accessMode != 0}
 	req.out.u64(s.handles.add(s.table, h))
 	var cache uint32
 	if n.mount.cache.KeepPages && flags&openTrunc == 0 {
@@ -170,8 +194,10 @@ func (s *Server) read(req *request) error {
 
 // write serves WRITE.
 func (s *Server) write(req *request) error {
-	fh, offset, size, flags := req.dec.u64(), req.dec.u64(), req.dec.u32(), req.dec.u32()
-	req.dec.skip(16) // lock_owner, flags, padding
+	fh, offset, size, how := req.dec.u64(), req.dec.u64(), req.dec.u32(), req.dec.u32()
+	req.dec.skip(8) // lock_owner
+	flags := req.dec.u32()
+	req.dec.skip(4) // padding
 	if err := req.dec.err(); err != nil {
 		return err
 	}
@@ -191,7 +217,13 @@ func (s *Server) write(req *request) error {
 	if !h.write {
 		return vfs.EBADF
 	}
-	n, err := writeTo(h, data, off, flags)
+	var n int
+	// Pages written back from the guest's cache have offsets of their own.
+	if flags&openAppend != 0 && how&writeFromCache == 0 {
+		n, err = appendTo(h.file, data, off)
+	} else {
+		n, err = h.file.WriteAt(data, off)
+	}
 	if n <= 0 && err != nil {
 		return err
 	}
@@ -203,15 +235,12 @@ func (s *Server) write(req *request) error {
 	return nil
 }
 
-// writeTo appends for O_APPEND, so that others who write to the file are not overwritten. Pages written back from the
-// guest's cache have offsets of their own.
-func writeTo(h *handle, data []byte, off int64, flags uint32) (int, error) {
-	if h.append && flags&writeFromCache == 0 {
-		if a, ok := h.file.(vfs.Appender); ok {
-			return a.Append(data)
-		}
+// appendTo appends for O_APPEND, so that others who write to the file are not overwritten.
+func appendTo(f vfs.File, data []byte, off int64) (int, error) {
+	if a, ok := f.(vfs.Appender); ok {
+		return a.Append(data)
 	}
-	return h.file.WriteAt(data, off)
+	return f.WriteAt(data, off)
 }
 
 // fsync serves FSYNC.

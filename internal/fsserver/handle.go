@@ -9,11 +9,10 @@ import (
 
 // handle is an open file or directory.
 type handle struct {
-	id     uint64
-	node   *node
-	file   vfs.File // nil for a directory
-	write  bool
-	append bool
+	id    uint64
+	node  *node
+	file  vfs.File // nil for a directory
+	write bool
 
 	refs int // running requests, plus one until released; guarded by handles.mu
 

@@ -18,12 +18,15 @@ const (
 	defaultRequestBytes = 32 << 20
 	// minRequestBytes lets at least one request of any size through.
 	minRequestBytes = 2*maxMessage + replySmall
-	// defaultNodes bounds the node table: room for a large checkout, at about 400 bytes each.
+	// defaultNodes bounds the node table, and the names in it: room for a large checkout, at about 400 bytes each.
 	defaultNodes = 1 << 20
 	// defaultHandles stays below common descriptor limits of host processes: a handle of a host file is a descriptor.
 	defaultHandles = 4096
 	// defaultDirEntries bounds the listings of all open directories together, at about 100 bytes each.
 	defaultDirEntries = 1 << 19
+
+	// minShrink is the least number of names for which memory is given back before all of them are gone.
+	minShrink = 64
 
 	// maxListings is how many directories of one mount are listed at once. A listing is counted against DirEntries when it
 	// is complete, so this bounds what exists before it is counted.
@@ -47,7 +50,7 @@ type Limits struct {
 	Requests int
 	// RequestBytes bounds the buffers of running requests. If zero, 32 MiB; at least about 2 MiB.
 	RequestBytes int64
-	// Nodes bounds what the guest's kernel remembers; beyond it lookups fail with ENOMEM. If zero, 1048576.
+	// Nodes bounds what the guest's kernel remembers, files as well as names; beyond it lookups fail with ENOMEM. If zero, 1048576.
 	Nodes int
 	// Handles bounds open files and directories; beyond it opens fail with ENFILE. If zero, 4096.
 	Handles int

@@ -1,6 +1,7 @@
 package fsserver
 
 import (
+	"maps"
 	"slices"
 	"sync"
 
@@ -41,8 +42,10 @@ type node struct {
 	lookups  uint64 // references of the guest's kernel
 	links    []link // names known now; none after unlink
 	children map[string]*node
-	open     []*handle
-	freed    bool // no longer counted
+	// mostChildren is how many names children has had room for since it was made.
+	mostChildren int
+	open         []*handle
+	freed        bool // no longer counted
 }
 
 // table holds all nodes. Node ids are never used twice.
@@ -53,7 +56,9 @@ type table struct {
 	nodes map[uint64]*node
 	keys  map[identity]*node
 	// alive counts nodes in memory: those in nodes, and forgotten ones that still are part of another's path.
-	alive  int
+	alive int
+	// names counts the links of all nodes: a file may have very many.
+	names  int
 	lastID uint64
 }
 
@@ -130,7 +135,13 @@ func (n *node) pathLocked() (string, error) {
 func (t *table) enter(parent *node, name string, a *vfs.Attr) (*node, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if parent.freed {
+		return nil, vfs.ESTALE // forgotten while the provider was asked
+	}
 	n := t.find(parent, name, a)
+	if t.names >= t.limit && (n == nil || parent.children[name] != n) {
+		return nil, vfs.ENOMEM
+	}
 	if n == nil {
 		if t.alive >= t.limit {
 			return nil, vfs.ENOMEM
@@ -142,7 +153,9 @@ func (t *table) enter(parent *node, name string, a *vfs.Attr) (*node, error) {
 		}
 	}
 	n.lookups++
+	t.nodes[n.id] = n // again, if it was forgotten while a child or an open file kept it
 	if parent.children[name] == n {
+		n.prefer(link{parent, name})
 		return n, nil
 	}
 	before := t.detach(parent, name)
@@ -155,6 +168,13 @@ func (t *table) enter(parent *node, name string, a *vfs.Attr) (*node, error) {
 	t.name(parent, name, n)
 	t.settle(before)
 	return n, nil
+}
+
+// prefer makes a name that is there the one that path uses: the host may have removed others. t.mu is held.
+func (n *node) prefer(l link) {
+	if i := slices.Index(n.links, l); i > 0 {
+		n.links[0], n.links[i] = n.links[i], n.links[0]
+	}
 }
 
 // find returns the node that a name with these attributes already has, or nil. t.mu is held.
@@ -182,6 +202,7 @@ func (t *table) name(parent *node, name string, n *node) {
 	}
 	parent.children[name] = n
 	n.links = append(n.links, link{parent, name})
+	t.names++
 }
 
 // detach takes a name away from whatever has it. t.mu is held; the caller settles.
@@ -190,9 +211,25 @@ func (t *table) detach(parent *node, name string) *node {
 	if n == nil {
 		return nil
 	}
-	delete(parent.children, name)
+	t.dropChild(parent, name)
 	n.links = slices.DeleteFunc(n.links, func(l link) bool { return l.parent == parent && l.name == name })
+	if cap(n.links) > 2*minShrink && len(n.links) < cap(n.links)/4 {
+		n.links = slices.Clone(n.links) // what a guest once filled must not stay allocated
+	}
 	return n
+}
+
+// dropChild takes a name out of a directory, and the memory of many names with it: Go's maps never shrink. t.mu is held.
+func (t *table) dropChild(parent *node, name string) {
+	parent.mostChildren = max(parent.mostChildren, len(parent.children))
+	delete(parent.children, name)
+	t.names--
+	if parent.mostChildren < minShrink || len(parent.children) > parent.mostChildren/4 {
+		return
+	}
+	smaller := make(map[string]*node, len(parent.children))
+	maps.Copy(smaller, parent.children)
+	parent.children, parent.mostChildren = smaller, len(smaller)
 }
 
 // settle drops what n no longer needs after a change: its identity when nothing can lead to the file any more (the
@@ -212,7 +249,7 @@ func (t *table) settle(n *node) {
 		n.links = nil
 		n = nil
 		for _, l := range links { // directories have one, so the recursion is at most two deep
-			delete(l.parent.children, l.name)
+			t.dropChild(l.parent, l.name)
 			t.settle(n)
 			n = l.parent
 		}

@@ -129,7 +129,7 @@ func (s *Server) readAll(ctx context.Context, r *bufio.Reader) error {
 			return fmt.Errorf("cannot accept FUSE opcode %d before INIT", h.op)
 		}
 		// The reply is charged in full before the body says how long it will be.
-		cost := int64(h.length) + replyCost(h.op)
+		cost := bufferCost(int(h.length)) + replyCost(h.op)
 		if err := s.acquire(ctx, cost); err != nil {
 			return err
 		}
@@ -201,7 +201,7 @@ func (s *Server) handleInit(req *request) error {
 	req.start(initOutSize)
 	defer req.outBuf.free()
 	req.out.init(agreed)
-	s.reply(req, nil)
+	s.reply(req, 0)
 	return nil
 }
 
@@ -218,9 +218,9 @@ func (s *Server) work(req *request, cost int64) {
 	defer req.in.free()
 	req.start(req.replySize())
 	defer req.outBuf.free()
-	err := s.dispatch(req)
+	errno := s.dispatch(req)
 	if !req.noReply {
-		s.reply(req, err)
+		s.reply(req, errno)
 	}
 }
 
@@ -234,19 +234,19 @@ func (r *request) replySize() int {
 	return int(min(peek.u32(), maxWrite))
 }
 
-// dispatch runs the handler. What a provider panics with costs this request EIO.
-func (s *Server) dispatch(req *request) (err error) {
+// dispatch runs the handler. What a provider panics with, or the error that it returns, costs this request EIO.
+func (s *Server) dispatch(req *request) (errno vfs.Errno) {
 	defer func() {
 		if v := recover(); v != nil {
 			s.logPanic(req.op, v)
-			err = vfs.EIO
+			errno = vfs.EIO
 		}
 	}()
 	handler, ok := handlers[req.op]
 	if !ok {
 		return vfs.ENOSYS
 	}
-	return handler(s, req)
+	return vfs.ErrnoOf(handler(s, req))
 }
 
 func (s *Server) logPanic(op opcode, v any) {
@@ -256,8 +256,7 @@ func (s *Server) logPanic(op opcode, v any) {
 }
 
 // reply sends struct fuse_out_header and the payload in one write.
-func (s *Server) reply(req *request, err error) {
-	errno := vfs.ErrnoOf(err)
+func (s *Server) reply(req *request, errno vfs.Errno) {
 	if errno != 0 {
 		req.out.b = req.out.b[:replyHeaderSize]
 	}
@@ -283,6 +282,14 @@ var (
 	smallBuffers = sync.Pool{New: func() any { return &buffer{make([]byte, smallMessage)} }}
 	largeBuffers = sync.Pool{New: func() any { return &buffer{make([]byte, maxMessage)} }}
 )
+
+// bufferCost is what newBuffer takes, in bytes.
+func bufferCost(size int) int64 {
+	if size <= smallMessage {
+		return smallMessage
+	}
+	return maxMessage
+}
 
 // newBuffer returns a buffer of at least size bytes, at most maxMessage, with arbitrary content.
 func newBuffer(size int) *buffer {

@@ -241,6 +241,7 @@ func TestLimits(t *testing.T) {
 	// Forgetting makes room again.
 	d := c.node(opLookup, root, text("d"))
 	c.send(message(opForget, 0, d, u64s(1000)))
+	c.waitForgotten(d)
 	if id := c.node(opLookup, root, text("e")); id == d {
 		t.Errorf("node id %d was used twice", id)
 	}
@@ -251,11 +252,37 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// tableSize is what a table holds.
+type tableSize struct{ alive, nodes, keys, names int }
+
+func inTable(s *Server) tableSize {
+	s.table.mu.Lock()
+	defer s.table.mu.Unlock()
+	return tableSize{s.table.alive, len(s.table.nodes), len(s.table.keys), s.table.names}
+}
+
+func handleCount(s *Server) int {
+	s.handles.mu.Lock()
+	defer s.handles.mu.Unlock()
+	return s.handles.count
+}
+
+// waitForgotten asks until a FORGET, which has no reply, was served.
+func (c *client) waitForgotten(id uint64) {
+	c.t.Helper()
+	for range 10000 {
+		if errno, _ := c.call(opGetattr, id, u64s(0, 0)); errno == vfs.ESTALE {
+			return
+		}
+	}
+	c.t.Fatalf("node %d is not forgotten", id)
+}
+
 // TestForgetAll checks that a table that was filled and forgotten is empty.
 func TestForgetAll(t *testing.T) {
 	c, s := start(t, Config{Mounts: []vfs.FS{vfs.Memory()}})
 	root := c.node(opLookup, rootID, text("0"))
-	before := s.table.alive
+	before := inTable(s)
 	var ids []uint64
 	parent := root
 	for range 20 { // a chain
@@ -271,11 +298,12 @@ func TestForgetAll(t *testing.T) {
 		batch = append(batch, u64s(id, 2)...)
 	}
 	c.send(message(opBatchForget, 0, 0, batch[:8+16*19]))
+	c.waitForgotten(ids[18])
 	c.want(opGetattr, ids[19], u64s(0, 0), 0)
 	c.send(message(opForget, 0, ids[19], u64s(1)))
-	c.want(opGetattr, ids[19], u64s(0, 0), vfs.ESTALE)
-	if s.table.alive != before || len(s.table.nodes) != before || len(s.table.keys) != 0 {
-		t.Errorf("%d alive, %d nodes, %d keys; before: %d", s.table.alive, len(s.table.nodes), len(s.table.keys), before)
+	c.waitForgotten(ids[19])
+	if after := inTable(s); after != before {
+		t.Errorf("%+v, and before %+v", after, before)
 	}
 }
 
@@ -299,8 +327,8 @@ func TestPanic(t *testing.T) {
 	_, out := c.call(opOpendir, root, u64s(0))
 	c.want(opReaddir, root, append(u64s(binary.LittleEndian.Uint64(out), 0), u32s(4096, 0, 0, 0, 0, 0)...), vfs.EIO)
 	c.want(opRename, root, append(u64s(root), append(text("a"), text("b")...)...), vfs.ENOENT) // no lock was left behind
-	if s.handles.count != 1 {
-		t.Errorf("%d handles counted", s.handles.count)
+	if n := handleCount(s); n != 1 {
+		t.Errorf("%d handles counted", n)
 	}
 }
 
@@ -362,7 +390,7 @@ func FuzzServer(f *testing.F) {
 		})
 		c := dial(t, s)
 		done := make(chan struct{})
-		go drain(c.conn, done)
+		go drain(t, c.conn, done)
 		c.conn.Write(message(opInit, 1, 0, initBody()))
 		c.conn.Write(data)
 		c.conn.Close()
@@ -381,9 +409,23 @@ func FuzzServer(f *testing.F) {
 }
 
 // drain reads replies and checks their framing.
-func drain(conn net.Conn, done chan struct{}) {
+func drain(t *testing.T, conn io.Reader, done chan struct{}) {
 	defer close(done)
-	io.Copy(io.Discard, conn)
+	var head [replyHeaderSize]byte
+	for {
+		if _, err := io.ReadFull(conn, head[:]); err != nil {
+			return // the end, or the client has closed its end within a reply
+		}
+		size := binary.LittleEndian.Uint32(head[:])
+		errno := -binary.LittleEndian.Uint32(head[4:])
+		if size < replyHeaderSize || size > maxMessage || errno >= 512 || errno != 0 && size != replyHeaderSize {
+			t.Errorf("a reply of %d bytes with errno %d", size, errno)
+			return
+		}
+		if _, err := io.CopyN(io.Discard, conn, int64(size)-replyHeaderSize); err != nil {
+			return
+		}
+	}
 }
 
 // FuzzHeader checks the invariants that readAll relies on.

@@ -161,11 +161,11 @@ func (s *Server) move(req *request, newDir uint64, flags vfs.RenameFlag) error {
 	if err := req.dec.err(); err != nil {
 		return err
 	}
-	from, err := s.table.get(req.node)
+	from, err := s.directory(req.node)
 	if err != nil {
 		return err
 	}
-	to, err := s.table.get(newDir)
+	to, err := s.directory(newDir)
 	switch {
 	case err != nil:
 		return err

@@ -61,7 +61,7 @@ type agent struct {
 }
 
 // serve dispatches a stream by its first message. All but setup wait for setup.
-func (a *agent) serve(ctx context.Context, first wire.Message, s rpc.Stream) {
+func (a *agent) serve(ctx context.Context, first wire.Message, s *rpc.Stream) {
 	switch m := first.(type) {
 	case *wire.Setup:
 		a.serveSetup(m, s)
@@ -73,7 +73,7 @@ func (a *agent) serve(ctx context.Context, first wire.Message, s rpc.Stream) {
 	select {
 	case <-a.ready:
 	case <-ctx.Done():
-		rpc.Abort(s)
+		s.Abort()
 		return
 	}
 	switch m := first.(type) {
@@ -85,12 +85,12 @@ func (a *agent) serve(ctx context.Context, first wire.Message, s rpc.Stream) {
 		a.setClock(m, s)
 	default:
 		a.reply(s, wire.Failure(wire.ReasonOther, fmt.Sprintf("cannot serve a stream that begins with %T", first)))
-		rpc.Abort(s)
+		s.Abort()
 	}
 }
 
-func (a *agent) serveSetup(m *wire.Setup, s rpc.Stream) {
-	defer rpc.Abort(s)
+func (a *agent) serveSetup(m *wire.Setup, s *rpc.Stream) {
+	defer s.Abort()
 	if m.Version != wire.Version {
 		a.reply(s, wire.Failure(wire.ReasonVersion, fmt.Sprintf(
 			"cannot set up: the host speaks protocol version %d, the guest %d", m.Version, wire.Version)))
@@ -103,7 +103,7 @@ func (a *agent) serveSetup(m *wire.Setup, s rpc.Stream) {
 
 // quiesce answers when everything the host sent has arrived. What follows is
 // another VM's life, whose timeline begins anew.
-func (a *agent) quiesce(m *wire.Quiesce, s rpc.Stream) {
+func (a *agent) quiesce(m *wire.Quiesce, s *rpc.Stream) {
 	defer s.Close()
 	if n, err := io.Copy(io.Discard, s); n > 0 || err != nil {
 		return
@@ -116,8 +116,8 @@ func (a *agent) quiesce(m *wire.Quiesce, s rpc.Stream) {
 	a.reply(s, &wire.Quiesced{})
 }
 
-func (a *agent) setClock(m *wire.Clock, s rpc.Stream) {
-	defer rpc.Abort(s)
+func (a *agent) setClock(m *wire.Clock, s *rpc.Stream) {
+	defer s.Abort()
 	if err := setup.SetClock(m.Time); err != nil {
 		a.reply(s, wire.Failure(wire.ReasonOther, "cannot set the clock: "+err.Error()))
 	}
@@ -141,7 +141,7 @@ func kernelRelease() string {
 	return unix.ByteSliceToString(u.Release[:])
 }
 
-func (a *agent) reply(s rpc.Stream, m wire.Message) {
+func (a *agent) reply(s *rpc.Stream, m wire.Message) {
 	if err := wire.Write(s, m); err != nil {
 		a.log.Debug("cannot answer", "error", err)
 	}

@@ -525,3 +525,56 @@ func FuzzParseRef(f *testing.F) {
 		}
 	})
 }
+
+// TestSweepOddNames puts files into the staging area whose names lead elsewhere without their suffix.
+func TestSweepOddNames(t *testing.T) {
+	s := openStore(t)
+	digest := addImage(t, s, "kernel", "debian")
+	live, err := s.Stage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{".lock", "..lock", "...lock"} {
+		if err := os.WriteFile(filepath.Join(s.Dir(), "staging", name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Open(s.Dir()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(live.Dir); err != nil {
+		t.Errorf("a staging directory in use: %v", err)
+	}
+	if img, err := s.Resolve(t.Context(), "debian"); err != nil || img.Digest != digest {
+		t.Errorf("the image: %v", err)
+	}
+	if err := live.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAddOutside names a file elsewhere: it must not be touched.
+func TestAddOutside(t *testing.T) {
+	s := openStore(t)
+	outside := filepath.Join(t.TempDir(), "outside")
+	if err := os.WriteFile(outside, []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	st, err := s.Stage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	rel, err := filepath.Rel(st.Dir, outside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := goodManifest()
+	m.Kernel.Name = rel
+	if _, err := st.Add(t.Context(), st.Dir, &m); err == nil {
+		t.Error("added")
+	}
+	if info, err := os.Stat(outside); err != nil || info.Mode().Perm() != 0o644 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+}

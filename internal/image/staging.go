@@ -83,6 +83,9 @@ func (s *Store) sweep() error {
 	}
 	for _, e := range list {
 		name := strings.TrimSuffix(e.Name(), ".lock")
+		if !isFileName(name) {
+			continue // not ours; and of "...lock" the store itself would be what is left
+		}
 		lock, err := tryLock(filepath.Join(base, name+".lock"))
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			continue // its maker, or a process that one has started, is at work
@@ -127,6 +130,9 @@ func (st *Staging) Add(ctx context.Context, dir string, m *Manifest, refs ...str
 
 // seal makes a file private and durable, and fills in its size and digest.
 func seal(ctx context.Context, dir string, f *File) error {
+	if !isFileName(f.Name) {
+		return fmt.Errorf("cannot add image file %.80q: not a file name", f.Name)
+	}
 	path := filepath.Join(dir, f.Name)
 	file, err := openRegular(path)
 	if err != nil {

@@ -66,7 +66,8 @@ func admitIPv4(p []byte) bool {
 	if len(p) < ipv4Size || p[0] != versionAndLength {
 		return false
 	}
-	if total := int(binary.BigEndian.Uint16(p[2:4])); total < ipv4Size || total > len(p) {
+	total := int(binary.BigEndian.Uint16(p[2:4]))
+	if total < ipv4Size || total > len(p) {
 		return false
 	}
 	const moreFragmentsOrOffset = 0x3fff
@@ -81,7 +82,8 @@ func admitIPv4(p []byte) bool {
 	case protoTCP, protoUDP:
 		return true
 	case protoICMP:
-		return dst == Gateway
+		const echoRequest = 8 // RFC 792; errors would have a say in the state of connections
+		return dst == Gateway && total > ipv4Size && p[ipv4Size] == echoRequest
 	default:
 		return false
 	}

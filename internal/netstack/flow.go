@@ -22,14 +22,43 @@ var (
 type tcpConn struct {
 	*gonet.TCPConn
 	endpoint tcpip.Endpoint
+	queue    *waiter.Queue
 }
 
 var _ Conn = tcpConn{}
 
 func (c tcpConn) Reset() { c.endpoint.Abort() }
 
-// accept handles one SYN, in a goroutine of gVisor's, until the connection is
-// closed.
+// settle closes the connection and waits, at most lingerMax, until the guest has
+// taken what was sent and closed its end too: data it does not take occupies
+// buffers, so until then the connection counts as open.
+func (c tcpConn) settle() {
+	gone, notify := waiter.NewChannelEntry(waiter.EventHUp)
+	c.queue.EventRegister(&gone)
+	defer c.queue.EventUnregister(&gone)
+	_ = c.Close() // it has no failure
+	if c.endpoint.Readiness(waiter.EventHUp) != 0 {
+		return
+	}
+	timer := time.NewTimer(lingerMax)
+	defer timer.Stop()
+	select {
+	case <-notify:
+	case <-timer.C:
+		c.Reset()
+	}
+}
+
+// contain turns a panic of the handler into the end of its connection: nothing
+// above this goroutine would, and it would end the host's program.
+func (s *Stack) contain(flow Flow) {
+	if p := recover(); p != nil { //nolint:revive // contain is the deferred function
+		s.logger.Error("a connection's handler panicked", "name", flow.Name, "address", flow.Addr, "panic", p)
+	}
+}
+
+// accept handles one SYN, in a goroutine of gVisor's, until the connection has
+// settled.
 func (s *Stack) accept(req *tcp.ForwarderRequest) {
 	ctx, err := s.beginFlow()
 	if err != nil {
@@ -52,6 +81,8 @@ func (s *Stack) accept(req *tcp.ForwarderRequest) {
 	}
 	stop := context.AfterFunc(ctx, conn.Reset)
 	defer stop()
+	defer conn.settle()
+	defer s.contain(flow)
 	if flow.Addr == DNS {
 		s.serveTCP(conn)
 		return
@@ -122,5 +153,5 @@ func handshake(req *tcp.ForwarderRequest) (tcpConn, error) {
 	_ = endpoint.SetSockOpt(&keepIdle) // these two have no failure
 	_ = endpoint.SetSockOpt(&keepInterval)
 	endpoint.SocketOptions().SetKeepAlive(true)
-	return tcpConn{TCPConn: gonet.NewTCPConn(&queue, endpoint), endpoint: endpoint}, nil
+	return tcpConn{TCPConn: gonet.NewTCPConn(&queue, endpoint), endpoint: endpoint, queue: &queue}, nil
 }

@@ -61,6 +61,7 @@ func TestAdmit(t *testing.T) {
 		{"broadcast", "udp", 30, "\xff\xff\xff\xff"},
 		{"loopback", "tcp", 30, "\x7f\x00\x00\x01"},
 		{"protocol", "tcp", 23, "\x2f"},
+		{"ICMP error", "ping", 34, "\x03"},
 		{"ping elsewhere", "ping", 30, "\x08\x08\x08\x08"},
 		{"ARP for another", "arp", 38, "\xc0\xa8\x7f\x09"},
 		{"ARP from another", "arp", 28, "\xc0\xa8\x7f\x09"},

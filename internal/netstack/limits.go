@@ -3,7 +3,7 @@ package netstack
 import "time"
 
 const (
-	// maxFlows bounds the guest's open connections. A package manager opens
+	// maxFlows bounds the guest's connections, until they hold no data. A package manager opens
 	// some tens; each costs the host up to its buffers and a few goroutines.
 	maxFlows = 1024
 
@@ -40,8 +40,9 @@ const (
 	bufferDefault = 256 << 10
 	bufferMax     = 1 << 20
 
-	// timeWait is short: no old segment can arrive late on a cable.
-	timeWait = 5 * time.Second
+	// timeWait is short: no old segment can arrive late on a cable. Connections
+	// in it hold no data and no longer count as open; this is their only bound.
+	timeWait = time.Second
 
 	// lingerMax is how long data may wait for a guest that does not take it
 	// after the host closed the connection.

@@ -111,4 +111,8 @@ func TestEnsureForeign(t *testing.T) {
 	if err := paths.Ensure(dir); err == nil || !strings.Contains(err.Error(), "belongs to user 12345") {
 		t.Errorf("foreign directory: %v", err)
 	}
+	ours := filepath.Join(dir, "ours") // which its owner's owner can rename away
+	if err := paths.Ensure(ours); err == nil || !strings.Contains(err.Error(), "belongs to user 12345") {
+		t.Errorf("below a foreign directory: %v", err)
+	}
 }

@@ -11,8 +11,9 @@ import (
 	"gondolin/internal/wire"
 )
 
-// Handler serves one stream of the host. It owns s and must close it.
-type Handler func(ctx context.Context, first wire.Message, s Stream)
+// Handler serves one stream of the host. It owns s and must abort it, or close
+// it and read it to the end.
+type Handler func(ctx context.Context, first wire.Message, s *Stream)
 
 // Serve is the guest's end: it calls handle, in a goroutine of its own, for
 // each stream a host opens over conn, which Serve owns. A host that begins a new
@@ -38,7 +39,7 @@ func Serve(ctx context.Context, conn io.ReadWriteCloser, handle Handler) error {
 
 // serveSession serves one session until it ends.
 func serveSession(ctx context.Context, v *view, handle Handler) error {
-	session, err := yamux.Server(v, config())
+	session, err := yamux.Server(v, config(guestWriteTimeout))
 	if err != nil {
 		return err
 	}
@@ -48,18 +49,18 @@ func serveSession(ctx context.Context, v *view, handle Handler) error {
 		if err != nil {
 			return err
 		}
-		go serveStream(ctx, s, handle)
+		go serveStream(ctx, &Stream{mux: s}, handle)
 	}
 }
 
-func serveStream(ctx context.Context, s Stream, handle Handler) {
-	_ = s.SetReadDeadline(time.Now().Add(headTimeout))
+func serveStream(ctx context.Context, s *Stream, handle Handler) {
+	s.SetReadDeadline(time.Now().Add(headTimeout))
 	first, err := wire.Read(s, wire.ToGuest)
 	if err != nil {
 		_ = wire.Write(s, wire.Failure(wire.ReasonOther, "cannot read the request: "+err.Error()))
-		Abort(s)
+		s.Abort()
 		return
 	}
-	_ = s.SetReadDeadline(time.Time{})
+	s.SetReadDeadline(time.Time{})
 	handle(ctx, first, s)
 }

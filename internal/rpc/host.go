@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log" //nolint:depguard // yamux takes one, or writes to standard error
-	"net"
+	"time"
 
 	"github.com/hashicorp/yamux"
 
@@ -16,11 +16,6 @@ import (
 // ErrClosed is returned by [Host.Open] after the channel has ended.
 var ErrClosed = errors.New("control channel closed")
 
-// Stream is one stream: messages of package wire, then perhaps raw bytes.
-// Close half-closes: it says that no more will be written; what the other side
-// still sends can be read. Both halves must be closed to free it.
-type Stream = net.Conn
-
 // Host is the host's end. It opens streams and refuses whatever the guest
 // opens. Its methods may be called from any goroutine.
 type Host struct {
@@ -29,7 +24,7 @@ type Host struct {
 
 // NewHost starts the host's end over conn, which it owns from then on.
 func NewHost(conn io.ReadWriteCloser) (*Host, error) {
-	session, err := yamux.Client(&guard{ReadWriteCloser: &greeter{ReadWriteCloser: conn}}, config())
+	session, err := yamux.Client(&guard{ReadWriteCloser: &greeter{ReadWriteCloser: conn}}, config(writeTimeout))
 	if err != nil {
 		return nil, fmt.Errorf("cannot start the control channel: %w", err)
 	}
@@ -37,20 +32,58 @@ func NewHost(conn io.ReadWriteCloser) (*Host, error) {
 }
 
 // Open opens a stream and sends m as its first message. It fails with
-// [ErrClosed] once the channel has ended and when MaxStreams are open.
-func (h *Host) Open(ctx context.Context, m wire.Message) (Stream, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
+// [ErrClosed] once the channel has ended, when MaxStreams are open, and with
+// ctx's cause when ctx ends while the guest does not take what is sent.
+func (h *Host) Open(ctx context.Context, m wire.Message) (*Stream, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
 	if h.session.NumStreams() >= MaxStreams {
 		return nil, fmt.Errorf("cannot open a control stream: %d are open", MaxStreams)
 	}
-	s, err := h.session.OpenStream()
+	// In a goroutine, which a guest that does not read its port holds up for a few
+	// times writeTimeout: yamux knows no contexts.
+	results := make(chan opened)
+	go h.open(ctx, m, results)
+	select {
+	case o := <-results:
+		return o.stream, o.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// opened is what came of opening a stream.
+type opened struct {
+	stream *Stream
+	err    error
+}
+
+// open opens a stream for whoever reads results, and gives it up if ctx ends first.
+func (h *Host) open(ctx context.Context, m wire.Message, results chan<- opened) {
+	s, err := h.send(ctx, m)
+	select {
+	case results <- opened{s, err}:
+	case <-ctx.Done():
+		if s != nil {
+			s.Abort()
+		}
+	}
+}
+
+func (h *Host) send(ctx context.Context, m wire.Message) (*Stream, error) {
+	mux, err := h.session.OpenStream()
 	if err != nil {
 		return nil, h.failure(err)
 	}
-	if err := wire.Write(s, m); err != nil {
-		Abort(s)
+	s := &Stream{mux: mux}
+	stop := context.AfterFunc(ctx, s.Abort) // a message may be larger than the window
+	err = wire.Write(s, m)
+	if !stop() {
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
+		s.Abort()
 		return nil, h.failure(err)
 	}
 	return s, nil
@@ -69,18 +102,9 @@ func (h *Host) failure(err error) error {
 	return err
 }
 
-// Abort gives a stream up: it half-closes it and discards what still comes,
-// until the other side half-closes too, so that nothing is left buffered.
-func Abort(s Stream) {
-	_ = s.Close()
-	go discard(s)
-}
-
-func discard(s Stream) { _, _ = io.Copy(io.Discard, s) }
-
-// config is the same on both ends. Keep-alives are off: a paused VM is not a
-// dead one, and a dead one closes the port.
-func config() *yamux.Config {
+// config is for both ends but for how long a write may take. Keep-alives are
+// off: a paused VM is not a dead one, and a dead one closes the port.
+func config(writeTimeout time.Duration) *yamux.Config {
 	c := yamux.DefaultConfig()
 	c.AcceptBacklog = MaxStreams
 	c.EnableKeepAlive = false

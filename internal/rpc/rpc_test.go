@@ -34,8 +34,8 @@ func pair(t *testing.T, handle Handler) *Host {
 }
 
 func TestFirstMessageReachesTheHandler(t *testing.T) {
-	h := pair(t, func(_ context.Context, first wire.Message, s Stream) {
-		defer Abort(s)
+	h := pair(t, func(_ context.Context, first wire.Message, s *Stream) {
+		defer s.Abort()
 		if m, ok := first.(*wire.Attach); ok {
 			_ = wire.Write(s, &wire.Started{PID: int(m.ID)})
 		}
@@ -44,7 +44,7 @@ func TestFirstMessageReachesTheHandler(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer Abort(s)
+	defer s.Abort()
 	m, err := wire.Read(s, wire.ToHost)
 	if got, ok := m.(*wire.Started); err != nil || !ok || got.PID != 42 {
 		t.Errorf("%v, %v", m, err)
@@ -52,7 +52,7 @@ func TestFirstMessageReachesTheHandler(t *testing.T) {
 }
 
 func TestHalfClose(t *testing.T) {
-	h := pair(t, func(_ context.Context, _ wire.Message, s Stream) {
+	h := pair(t, func(_ context.Context, _ wire.Message, s *Stream) {
 		b, _ := io.ReadAll(s)
 		_, _ = s.Write([]byte(strings.ToUpper(string(b))))
 		s.Close()
@@ -71,7 +71,7 @@ func TestHalfClose(t *testing.T) {
 }
 
 func TestOpenAfterClose(t *testing.T) {
-	h := pair(t, func(_ context.Context, _ wire.Message, s Stream) { Abort(s) })
+	h := pair(t, func(_ context.Context, _ wire.Message, s *Stream) { s.Abort() })
 	h.Close()
 	if _, err := h.Open(t.Context(), &wire.Drained{}); !errors.Is(err, ErrClosed) {
 		t.Error(err)
@@ -80,7 +80,7 @@ func TestOpenAfterClose(t *testing.T) {
 }
 
 func TestStreamsAreBounded(t *testing.T) {
-	h := pair(t, func(ctx context.Context, _ wire.Message, s Stream) {
+	h := pair(t, func(ctx context.Context, _ wire.Message, s *Stream) {
 		<-ctx.Done()
 		s.Close()
 	})
@@ -111,8 +111,8 @@ func TestNewSessionReplacesTheOld(t *testing.T) {
 	dropped := make(chan error, 1)
 	served := make(chan error, 1)
 	go func() {
-		served <- Serve(context.WithoutCancel(t.Context()), gc, func(_ context.Context, first wire.Message, s Stream) {
-			defer Abort(s)
+		served <- Serve(context.WithoutCancel(t.Context()), gc, func(_ context.Context, first wire.Message, s *Stream) {
+			defer s.Abort()
 			if m, ok := first.(*wire.Signal); ok && m.Number == 1 {
 				_, err := io.ReadAll(s) // until the session is dropped
 				dropped <- err
@@ -140,7 +140,7 @@ func TestNewSessionReplacesTheOld(t *testing.T) {
 		t.Errorf("%v, %v", m, err)
 	}
 	<-dropped
-	Abort(s)
+	s.Abort()
 	second.Close()
 	<-served
 	first.Close()
@@ -237,7 +237,7 @@ func FuzzHost(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = s.SetReadDeadline(time.Now().Add(10 * time.Second))
+		s.SetReadDeadline(time.Now().Add(10 * time.Second))
 		go func() {
 			_, _ = gc.Write(in)
 			gc.Close()

@@ -143,8 +143,8 @@ type Resize struct {
 	Size Size `cbor:"1,keyasint"`
 }
 
-// Terminate sends SIGTERM to the command's process group and, Grace later,
-// SIGKILL to every process descended from the command.
+// Terminate sends SIGTERM to the command's process group and, when the command
+// has ended but Grace later at the latest, SIGKILL to every process descended from it.
 type Terminate struct {
 	Grace time.Duration `cbor:"1,keyasint"`
 }

@@ -18,23 +18,23 @@ var descriptors = [...]wire.Descriptors{wire.Stdin, wire.Stdout, wire.Stderr}
 // command itself.
 type attachments struct {
 	arrived chan *attached
-	streams map[wire.Descriptors]rpc.Stream // filled by collect
+	streams map[wire.Descriptors]*rpc.Stream // filled by collect
 }
 
 type attached struct {
 	descriptor wire.Descriptors
-	stream     rpc.Stream
+	stream     *rpc.Stream
 }
 
 // Attach hands a data stream to the command it names.
-func (s *Server) Attach(ctx context.Context, req *wire.Attach, stream rpc.Stream) {
+func (s *Server) Attach(ctx context.Context, req *wire.Attach, stream *rpc.Stream) {
 	select {
 	case s.rendezvous(req.ID).arrived <- &attached{req.Descriptor, stream}:
 	case <-ctx.Done():
-		rpc.Abort(stream)
+		stream.Abort()
 	case <-time.After(attachTimeout):
 		s.forget(req.ID)
-		rpc.Abort(stream)
+		stream.Abort()
 	}
 }
 
@@ -44,7 +44,7 @@ func (s *Server) rendezvous(id uint64) *attachments {
 	defer s.mu.Unlock()
 	a := s.waiting[id]
 	if a == nil {
-		a = &attachments{arrived: make(chan *attached), streams: make(map[wire.Descriptors]rpc.Stream)}
+		a = &attachments{arrived: make(chan *attached), streams: make(map[wire.Descriptors]*rpc.Stream)}
 		if s.waiting == nil {
 			s.waiting = make(map[uint64]*attachments)
 		}
@@ -69,7 +69,7 @@ func (s *Server) collect(ctx context.Context, req *wire.Exec) (*attachments, err
 		select {
 		case in := <-a.arrived:
 			if missing&in.descriptor == 0 {
-				rpc.Abort(in.stream)
+				in.stream.Abort()
 				return a, fmt.Errorf("cannot attach descriptor set %#x: not asked for", in.descriptor)
 			}
 			missing &^= in.descriptor
@@ -86,13 +86,13 @@ func (s *Server) collect(ctx context.Context, req *wire.Exec) (*attachments, err
 // close gives up every stream that no pump took over.
 func (a *attachments) close() {
 	for _, stream := range a.streams {
-		rpc.Abort(stream)
+		stream.Abort()
 	}
 	a.streams = nil
 }
 
 // take returns the stream of d, or nil, and hands it to the caller.
-func (a *attachments) take(d wire.Descriptors) rpc.Stream {
+func (a *attachments) take(d wire.Descriptors) *rpc.Stream {
 	stream := a.streams[d]
 	delete(a.streams, d)
 	return stream

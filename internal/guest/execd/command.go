@@ -3,10 +3,12 @@
 package execd
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -18,6 +20,10 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// maxRemovals bounds how many cgroups the end of one command tries to remove: each
+// costs microseconds, and left-over ones come one a command.
+const maxRemovals = 16
 
 // command is one running command.
 type command struct {
@@ -110,7 +116,7 @@ func (c *command) pump(data *attachments) {
 
 // control carries out what the host asks until it closes the stream. If the
 // command still runs then, the host has given it up.
-func (c *command) control(ctl rpc.Stream) {
+func (c *command) control(ctl *rpc.Stream) {
 	for {
 		m, err := wire.Read(ctl, wire.ToGuest)
 		if err != nil {
@@ -195,8 +201,8 @@ func (c *command) drain(delay time.Duration) (cut bool) {
 	return cut
 }
 
-// close releases what the command holds. Processes it left behind live on; a
-// cgroup that still has some stays until the VM ends.
+// close releases what the command holds. Processes it left behind live on, and
+// their cgroup with them.
 func (c *command) close() {
 	for _, f := range append(c.output[:], c.stdin) {
 		if f != nil {
@@ -204,8 +210,25 @@ func (c *command) close() {
 		}
 	}
 	c.done.Wait()
-	if c.cgroup != "" {
-		_ = os.Remove(c.cgroup) // EBUSY while a background process lives
+}
+
+// close closes c and removes its cgroup, and those of commands before it whose
+// last process has ended since.
+func (s *Server) close(c *command) {
+	c.close()
+	if c.cgroup == "" {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left = append(s.left, c.cgroup)
+	for range min(len(s.left), maxRemovals) {
+		last := len(s.left) - 1
+		path := s.left[last]
+		s.left = s.left[:last]
+		if err := os.Remove(path); errors.Is(err, unix.EBUSY) { // something in it lives
+			s.left = slices.Insert(s.left, 0, path)
+		}
 	}
 }
 

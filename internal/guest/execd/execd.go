@@ -35,7 +35,8 @@ type Server struct {
 	mu      sync.Mutex
 	env     []string // "K=V", base environment of every command
 	waiting map[uint64]*attachments
-	groups  int // counts commands, to name their cgroups
+	groups  int      // counts commands, to name their cgroups
+	left    []string // cgroups that could not be removed: something in them lived on
 }
 
 // SetEnv sets the base environment of commands started from now on.
@@ -46,8 +47,8 @@ func (s *Server) SetEnv(env []string) {
 }
 
 // Exec serves an exec stream (package wire, section 5), which it owns.
-func (s *Server) Exec(ctx context.Context, req *wire.Exec, ctl rpc.Stream) {
-	defer rpc.Abort(ctl)
+func (s *Server) Exec(ctx context.Context, req *wire.Exec, ctl *rpc.Stream) {
+	defer ctl.Abort()
 	data, err := s.collect(ctx, req)
 	defer data.close()
 	if err != nil {
@@ -59,7 +60,7 @@ func (s *Server) Exec(ctx context.Context, req *wire.Exec, ctl rpc.Stream) {
 		s.reply(ctl, asFailure(err))
 		return
 	}
-	defer c.close()
+	defer s.close(c)
 	s.reply(ctl, &wire.Started{PID: c.proc.PID()})
 	go c.control(ctl)
 	<-c.proc.Done()
@@ -68,7 +69,7 @@ func (s *Server) Exec(ctx context.Context, req *wire.Exec, ctl rpc.Stream) {
 }
 
 // reply sends m; a host that is gone needs no answer, so a failure is only logged.
-func (s *Server) reply(ctl rpc.Stream, m wire.Message) {
+func (s *Server) reply(ctl *rpc.Stream, m wire.Message) {
 	if err := wire.Write(ctl, m); err != nil {
 		s.Log.Debug("cannot answer", "error", err)
 	}
@@ -82,7 +83,7 @@ func (s *Server) start(req *wire.Exec, data *attachments) (*command, error) {
 	}
 	c := &command{log: s.Log}
 	if err := c.launch(s, req, plan); err != nil {
-		c.close()
+		s.close(c)
 		return nil, err
 	}
 	c.pump(data)
@@ -99,7 +100,12 @@ func (c *command) launch(s *Server, req *wire.Exec, plan *plan) error {
 	attr := &syscall.ProcAttr{Dir: plan.dir, Env: plan.env, Sys: &syscall.SysProcAttr{
 		Setsid: true, Setctty: req.TTY != nil, Credential: plan.credential,
 	}}
-	for _, f := range files {
+	for i, f := range files {
+		if req.Streams&descriptors[i] != 0 || req.TTY != nil {
+			if err := plan.own(f); err != nil {
+				return err
+			}
+		}
 		attr.Files = append(attr.Files, f.Fd())
 	}
 	if s.Cgroups != "" {
@@ -113,6 +119,19 @@ func (c *command) launch(s *Server, req *wire.Exec, plan *plan) error {
 	c.proc, err = s.Reaper.Start(plan.path, plan.args, attr)
 	if err != nil {
 		return startError(plan, err)
+	}
+	return nil
+}
+
+// own gives a pipe or terminal to the command's user, who can otherwise not
+// open it by name: /dev/stderr, or what tty(1) prints.
+func (p *plan) own(f *os.File) error {
+	if p.credential == nil {
+		return nil
+	}
+	const sameGroup = -1 // a terminal's is tty
+	if err := f.Chown(int(p.credential.Uid), sameGroup); err != nil {
+		return fmt.Errorf("cannot give the command its descriptors: %w", err)
 	}
 	return nil
 }

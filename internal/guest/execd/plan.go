@@ -133,7 +133,7 @@ func within(dir, name string) string {
 func executable(name, file string) error {
 	info, err := os.Stat(file)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR): // PATH may name a file
 		return wire.Failure(wire.ReasonNotFound, fmt.Sprintf("cannot run %q: no such file", name))
 	case err != nil:
 		return wire.Failure(wire.ReasonNotExecutable, fmt.Sprintf("cannot run %q: %v", name, errors.Unwrap(err)))

@@ -21,8 +21,8 @@ const (
 
 // outputPump moves a command's output to the host.
 type outputPump struct {
-	src *os.File   // pipe or terminal master; the pump's owner closes it
-	dst rpc.Stream // the pump closes it
+	src *os.File    // pipe or terminal master; the pump's owner closes it
+	dst *rpc.Stream // the pump closes it
 
 	done chan struct{}
 	cut  bool // output was still open at the deadline; valid after done
@@ -30,7 +30,7 @@ type outputPump struct {
 
 func (p *outputPump) run() {
 	defer close(p.done)
-	defer p.dst.Close()
+	defer func() { _ = p.dst.Close() }() // fails only if the channel has ended
 	go p.watch()
 	buf := make([]byte, chunk)
 	for {
@@ -99,7 +99,7 @@ func readNow(raw interface {
 }
 
 // pumpInput moves the host's bytes to the command until either side has had enough.
-func (c *command) pumpInput(stream rpc.Stream) {
+func (c *command) pumpInput(stream *rpc.Stream) {
 	defer c.done.Done()
 	copied := make(chan struct{})
 	go func() {
@@ -110,10 +110,10 @@ func (c *command) pumpInput(stream rpc.Stream) {
 	case <-copied:
 	case <-c.proc.Done():
 	}
-	rpc.Abort(stream) // tells the host to stop; discards what is under way
+	stream.Abort() // tells the host to stop; discards what is under way
 }
 
-func (c *command) copyInput(stream rpc.Stream) {
+func (c *command) copyInput(stream *rpc.Stream) {
 	_, err := io.CopyBuffer(onlyWriter{c.stdin}, stream, make([]byte, chunk))
 	switch {
 	case c.tty == nil:

@@ -272,8 +272,11 @@ func (b *builder) kernel(ctx context.Context) error {
 	b.manifest.Packages = strings.Split(strings.TrimSpace(string(packages)), "\n")
 	slices.Sort(b.manifest.Packages)
 	debs, err := fs.Glob(os.DirFS(private), "linux-image-*.deb")
-	if err != nil || len(debs) != 1 {
-		return fmt.Errorf("%d kernel packages were downloaded, want 1 (%w)", len(debs), err)
+	if err != nil {
+		return err
+	}
+	if len(debs) != 1 {
+		return fmt.Errorf("%d kernel packages were downloaded, want 1", len(debs))
 	}
 	bin, err := findTool("dpkg-deb")
 	if err != nil {
@@ -284,8 +287,11 @@ func (b *builder) kernel(ctx context.Context) error {
 		return err
 	}
 	images, err := fs.Glob(os.DirFS(to), "boot/vmlinuz-*")
-	if err != nil || len(images) != 1 {
-		return fmt.Errorf("%d kernels in %s, want 1 (%w)", len(images), debs[0], err)
+	if err != nil {
+		return err
+	}
+	if len(images) != 1 {
+		return fmt.Errorf("%d kernels in %s, want 1", len(images), debs[0])
 	}
 	b.manifest.KernelVersion = strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")
 	b.manifest.Kernel.Name = "kernel"

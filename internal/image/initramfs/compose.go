@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,10 +44,12 @@ func Compose(ctx context.Context, dir string, parts Parts) (string, error) {
 	path := filepath.Join(dir, parts.key()+".cpio")
 	if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() {
 		now := time.Now()
-		if err := os.Chtimes(path, now, now); err != nil {
+		if err = os.Chtimes(path, now, now); err == nil {
+			return path, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) { // else another process has just pruned it
 			return "", fmt.Errorf("cannot use boot archive: %w", err)
 		}
-		return path, nil
 	}
 	if err := ctx.Err(); err != nil {
 		return "", fmt.Errorf("cannot compose boot archive: %w", err)
