@@ -13,7 +13,7 @@ ASSETS := internal/guestbin/assets
 # A whole package of real guests under emulation, with the race detector, on two cores.
 TEST_TIMEOUT ?= 10m
 # Packages whose tests start guests; check leaves them out and check-vm runs only them.
-VM_PACKAGES := ^gondolin$$|^gondolin/(tests|bench|internal/(cli|server|template|vmtest|machine/qemu))(/|$$)
+VM_PACKAGES := ^gondolin$$|^gondolin/(tests|bench|examples|internal/(cli|server|vmtest|machine/qemu))(/|$$)
 FUZZTIME ?= 20s
 
 .PHONY: help deps guest build image run test check check-vm fmt lint cross fuzz bench clean
@@ -73,7 +73,7 @@ fuzz: ## run every fuzz target for FUZZTIME (20s)
 	@FUZZTIME=$(FUZZTIME) scripts/fuzz
 
 bench: deps build image ## measure against the peers; writes bench/out
-	@$(GO) run ./bench
+	@$(GO) run ./bench/lifecycle
 
 clean: ## remove what was built here; images stay in the store
 	@rm -rf bin .cache bench/out $(ASSETS)/gondolin-guest-*

@@ -33,7 +33,10 @@ type VM struct {
 	files   *fsserver.Server // nil without mounts
 	mounts  []mount
 
-	machine machine.Machine
+	machine interface {
+		machine.Machine
+		machine.Pauser
+	}
 	control *control.Client
 	ready   *wire.Ready
 	timings []Timing // of Start

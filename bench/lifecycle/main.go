@@ -277,7 +277,7 @@ func (b *bench) report() error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(b.out), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(b.out), 0o750); err != nil {
 		return err
 	}
 	slices.SortStableFunc(b.results, func(x, y result) int { return cmp.Compare(x.Name, y.Name) })
@@ -285,5 +285,5 @@ func (b *bench) report() error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(b.out, append(raw, '\n'), 0o644)
+	return os.WriteFile(b.out, append(raw, '\n'), 0o600)
 }

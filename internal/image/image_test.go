@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"gondolin/internal/fingerprint"
+
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
@@ -270,7 +272,7 @@ func TestHashesOnce(t *testing.T) {
 	}
 	defer f.Close()
 	known := s.readLooks(digest)
-	if known[path], err = lookAt(f); err != nil {
+	if known[path], err = fingerprint.Of(f); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.writeLooks(digest, known); err != nil {

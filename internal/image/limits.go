@@ -1,7 +1,5 @@
 package image
 
-import "time"
-
 const (
 	// maxManifestBytes holds some ten thousand packages; a manifest is read whole before anything in it is believed.
 	maxManifestBytes = 1 << 20
@@ -22,8 +20,6 @@ const (
 	maxRefBytes = 7 + 64 + 1
 	// maxVerifiedBytes bounds the record of checked files: three entries of a few numbers.
 	maxVerifiedBytes = 16 << 10
-	// lockPoll is how often a busy lock is tried again. flock(2) can wait by itself, but not be cancelled.
-	lockPoll = 100 * time.Millisecond
 	// stageTries is how often a staging name is tried whose lock a sweeper happens to hold.
 	stageTries = 10
 	// hashChunk is how much is hashed between looks at the context.

@@ -9,9 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"gondolin/internal/fingerprint"
+	"gondolin/internal/lockfile"
 )
 
 // Staging is a private directory in the store in which an image is made. It is gone after Close, and after the death
@@ -20,26 +22,25 @@ type Staging struct {
 	Dir string // empty at first; anything may be put there
 
 	store *Store
-	lock  *os.File // held as long as the directory is in use
+	lock  *lockfile.Lock // held as long as the directory is in use
 }
 
 // Stage makes a staging directory. The caller closes it.
 func (s *Store) Stage() (*Staging, error) {
 	var base string
-	var lock *os.File
-	err := error(unix.EWOULDBLOCK)
+	var lock *lockfile.Lock
+	err := lockfile.ErrHeld
 	// A sweeper may hold the fresh lock for an instant; another name is as good.
-	for try := 0; try < stageTries && errors.Is(err, unix.EWOULDBLOCK); try++ {
+	for try := 0; try < stageTries && errors.Is(err, lockfile.ErrHeld); try++ {
 		base = filepath.Join(s.dir, "staging", rand.Text())
 		// The lock comes before the directory: a directory without a held lock is anybody's to sweep.
-		lock, err = tryLock(base + ".lock")
+		lock, err = lockfile.Try(base + ".lock")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot stage an image: %w", err)
 	}
 	if err := os.Mkdir(base, 0o700); err != nil {
-		_ = os.Remove(lock.Name())
-		lock.Close()
+		_ = lock.Remove() // already failing
 		return nil, fmt.Errorf("cannot stage an image: %w", err)
 	}
 	return &Staging{Dir: base, store: s, lock: lock}, nil
@@ -47,7 +48,7 @@ func (s *Store) Stage() (*Staging, error) {
 
 // Lock returns the file whose lock keeps the directory from being swept. A process that works in the directory inherits
 // it, so that the directory stays until that process has ended, should it outlive this one. The caller must not close it.
-func (st *Staging) Lock() *os.File { return st.lock }
+func (st *Staging) Lock() *os.File { return st.lock.File() }
 
 // Close removes the directory and all that is left in it. Further calls do nothing.
 func (st *Staging) Close() error {
@@ -86,8 +87,8 @@ func (s *Store) sweep() error {
 		if !isFileName(name) {
 			continue // not ours; and of "...lock" the store itself would be what is left
 		}
-		lock, err := tryLock(filepath.Join(base, name+".lock"))
-		if errors.Is(err, unix.EWOULDBLOCK) {
+		lock, err := lockfile.Try(filepath.Join(base, name+".lock"))
+		if errors.Is(err, lockfile.ErrHeld) {
 			continue // its maker, or a process that one has started, is at work
 		}
 		if err != nil {
@@ -181,14 +182,14 @@ func (s *Store) adopt(ctx context.Context, st *Staging, dir, digest string, m *M
 
 // rememberAdopted notes how the files look that seal has just hashed, so that the first start does not hash again.
 func (s *Store) rememberAdopted(digest, dir string, m *Manifest) error {
-	l := make(looks)
+	l := make(fingerprints)
 	for _, f := range m.files() {
 		path := filepath.Join(dir, f.Name)
 		file, err := openRegular(path)
 		if err != nil {
 			return err
 		}
-		now, err := lookAt(file)
+		now, err := fingerprint.Of(file)
 		file.Close()
 		if err != nil {
 			return err
@@ -204,46 +205,9 @@ func (s *Store) Lock(ctx context.Context, name string, waiting func()) (unlock f
 	if !isFileName(name) {
 		return nil, fmt.Errorf("cannot lock %q: not a file name", name)
 	}
-	path := filepath.Join(s.dir, "locks", name)
-	ticker := time.NewTicker(lockPoll)
-	defer ticker.Stop()
-	for {
-		f, err := tryLock(path)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, err
-		}
-		if waiting != nil {
-			waiting()
-			waiting = nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("cannot lock %s: %w", path, ctx.Err())
-		case <-ticker.C:
-		}
+	l, err := lockfile.Wait(ctx, filepath.Join(s.dir, "locks", name), waiting)
+	if err != nil {
+		return nil, err
 	}
-}
-
-// tryLock opens or creates the file and locks it; the error wraps EWOULDBLOCK when another holds it.
-func tryLock(path string) (*os.File, error) {
-	for {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
-		if err != nil {
-			return nil, fmt.Errorf("cannot lock: %w", err)
-		}
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-			f.Close()
-			return nil, fmt.Errorf("cannot lock %s: %w", path, err)
-		}
-		// Between open and lock its last holder may have removed the file; then the lock is on nothing.
-		mine, err1 := f.Stat()
-		there, err2 := os.Lstat(path)
-		if err1 == nil && err2 == nil && os.SameFile(mine, there) {
-			return f, nil
-		}
-		f.Close()
-	}
+	return func() { l.Close() }, nil
 }

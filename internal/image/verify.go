@@ -14,25 +14,18 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"gondolin/internal/fingerprint"
 )
 
-// look is how a file looked when its digest was right. A file that still looks so is not hashed again: the change time
-// cannot be set back by anyone but root, and root could change the checker as well.
-type look struct {
-	Dev   uint64 `json:"dev"`
-	Ino   uint64 `json:"ino"`
-	Size  int64  `json:"size"`
-	Mtime int64  `json:"mtime_ns"`
-	Ctime int64  `json:"ctime_ns"`
-}
-
-// looks maps absolute file paths to how they looked.
-type looks map[string]look
+// fingerprints maps absolute paths to how the files looked when their digests were right. A file that still looks so is
+// not hashed again.
+type fingerprints map[string]fingerprint.Fingerprint
 
 // verify checks the files of m in dir against its digests.
 func (s *Store) verify(ctx context.Context, digest, dir string, m *Manifest) error {
 	seen := s.readLooks(digest)
-	fresh := make(looks)
+	fresh := make(fingerprints)
 	changed := false
 	for _, f := range m.files() {
 		path := filepath.Join(dir, f.Name)
@@ -51,35 +44,35 @@ func (s *Store) verify(ctx context.Context, digest, dir string, m *Manifest) err
 
 // checkFile opens path without following a link and compares it with want, by how it looks if that equals known,
 // else by hashing it. hashed tells which.
-func checkFile(ctx context.Context, path string, want File, known look) (now look, hashed bool, err error) {
+func checkFile(ctx context.Context, path string, want File, known fingerprint.Fingerprint) (now fingerprint.Fingerprint, hashed bool, err error) {
 	f, err := openRegular(path)
 	if err != nil {
-		return look{}, false, err
+		return fingerprint.Fingerprint{}, false, err
 	}
 	defer f.Close()
-	before, err := lookAt(f)
+	before, err := fingerprint.Of(f)
 	if err != nil {
-		return look{}, false, err
+		return fingerprint.Fingerprint{}, false, err
 	}
 	if before.Size != want.Size {
-		return look{}, false, fmt.Errorf("cannot use image file %s: it has %d bytes, its manifest says %d", path, before.Size, want.Size)
+		return fingerprint.Fingerprint{}, false, fmt.Errorf("cannot use image file %s: it has %d bytes, its manifest says %d", path, before.Size, want.Size)
 	}
 	if before == known {
 		return before, false, nil
 	}
 	sum, err := hashFile(ctx, f)
 	if err != nil {
-		return look{}, false, fmt.Errorf("cannot check image file %s: %w", path, err)
+		return fingerprint.Fingerprint{}, false, fmt.Errorf("cannot check image file %s: %w", path, err)
 	}
 	if sum != want.SHA256 {
-		return look{}, false, fmt.Errorf("cannot use image file %s: its sha256 is %s, its manifest says %s", path, sum, want.SHA256)
+		return fingerprint.Fingerprint{}, false, fmt.Errorf("cannot use image file %s: its sha256 is %s, its manifest says %s", path, sum, want.SHA256)
 	}
-	after, err := lookAt(f)
+	after, err := fingerprint.Of(f)
 	if err != nil {
-		return look{}, false, err
+		return fingerprint.Fingerprint{}, false, err
 	}
 	if after != before {
-		return look{}, false, fmt.Errorf("cannot use image file %s: it changed while it was checked", path)
+		return fingerprint.Fingerprint{}, false, fmt.Errorf("cannot use image file %s: it changed while it was checked", path)
 	}
 	return after, true, nil
 }
@@ -118,20 +111,20 @@ func hashFile(ctx context.Context, r io.Reader) (string, error) {
 
 // readLooks returns what is remembered about an image's files; nothing, when the record is missing or unreadable,
 // only costs a hash.
-func (s *Store) readLooks(digest string) looks {
+func (s *Store) readLooks(digest string) fingerprints {
 	f, err := os.Open(s.looksPath(digest))
 	if err != nil {
 		return nil
 	}
 	defer f.Close()
-	var l looks
+	var l fingerprints
 	if json.NewDecoder(io.LimitReader(f, maxVerifiedBytes)).Decode(&l) != nil {
 		return nil
 	}
 	return l
 }
 
-func (s *Store) writeLooks(digest string, l looks) error {
+func (s *Store) writeLooks(digest string, l fingerprints) error {
 	data, err := json.Marshal(l)
 	if err != nil {
 		return fmt.Errorf("cannot remember image check: %w", err)

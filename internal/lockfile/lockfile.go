@@ -23,6 +23,10 @@ const poll = 20 * time.Millisecond
 // Lock is a lock that is held. A child process that inherits its file holds it too.
 type Lock struct{ file *os.File }
 
+// File returns the file, for a child process to inherit and so to hold the lock
+// for as long as it lives. The caller must not close it.
+func (l *Lock) File() *os.File { return l.file }
+
 // Close lets go. The file stays.
 func (l *Lock) Close() error { return l.file.Close() }
 

@@ -51,12 +51,15 @@ type Machine interface {
 	// console, as the guest wrote it: pass it through Sanitize before a person sees it.
 	Console() []byte
 
+	// Close kills the machine and returns when it is gone, or with an error after
+	// a few seconds if it cannot be killed. It may be called any number of times.
+	Close() error
+}
+
+// Pauser is implemented by machines that can stand still.
+type Pauser interface {
 	// Pause stops the machine's processors; its memory and its streams stay. Resume
 	// lets them run. Both are idempotent.
 	Pause(ctx context.Context) error
 	Resume(ctx context.Context) error
-
-	// Close kills the machine and returns when it is gone, or with an error after
-	// a few seconds if it cannot be killed. It may be called any number of times.
-	Close() error
 }

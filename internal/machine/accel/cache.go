@@ -14,9 +14,10 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"gondolin/internal/lockfile"
 )
 
 // Key is everything that may change whether an accelerator works. All of it is
@@ -134,34 +135,12 @@ func save(dir string, verdicts map[string]Verdict) error {
 	return nil
 }
 
-// lock takes the lock of dir, which it creates, and returns how to release it. A
-// process that dies releases it too.
-func lock(ctx context.Context, dir string) (unlock func(), err error) {
+// lock takes the lock of dir, which it creates.
+func lock(ctx context.Context, dir string) (*lockfile.Lock, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot create %q: %w", dir, err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("cannot open the lock: %w", err)
-	}
-	tick := time.NewTicker(lockPoll)
-	defer tick.Stop()
-	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			f.Close()
-			return nil, fmt.Errorf("cannot lock %q: %w", f.Name(), err)
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			f.Close()
-			return nil, context.Cause(ctx)
-		}
-	}
+	return lockfile.Wait(ctx, filepath.Join(dir, lockName), nil)
 }
 
 // oneLine makes one line without control characters of an error whose text may

@@ -129,7 +129,7 @@ func (c Config) judge(ctx context.Context, a Accel) (Verdict, error) {
 	if v, ok := c.recall(a); ok {
 		return v, nil
 	}
-	unlock, err := lock(ctx, c.Dir)
+	held, err := lock(ctx, c.Dir)
 	if err != nil && ctx.Err() != nil {
 		return Verdict{}, err
 	}
@@ -137,7 +137,7 @@ func (c Config) judge(ctx context.Context, a Accel) (Verdict, error) {
 		c.Log.Debug("cannot remember which accelerator works", "error", err)
 		return c.try(ctx, a)
 	}
-	defer unlock()
+	defer held.Close()
 	if v, ok := c.recall(a); ok {
 		return v, nil
 	}
@@ -195,11 +195,11 @@ func Forget(ctx context.Context, cfg Config) error {
 	if _, err := os.Stat(c.Dir); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	unlock, err := lock(ctx, c.Dir)
+	held, err := lock(ctx, c.Dir)
 	if err != nil {
 		return fmt.Errorf("cannot forget which accelerator works: %w", err)
 	}
-	defer unlock()
+	defer held.Close()
 	verdicts := load(c.Dir)
 	for _, a := range Candidates(c.Platform) {
 		delete(verdicts, c.Key.digest(a))

@@ -22,8 +22,4 @@ const (
 
 	// maxWhy bounds the reason kept with a verdict, in bytes. It ends with guest console text.
 	maxWhy = 400
-
-	// lockPoll is how often a lock held by another process is tried again: flock(2)
-	// has no form that both waits and can be cancelled.
-	lockPoll = 50 * time.Millisecond
 )
