@@ -22,8 +22,8 @@ type Finding struct {
 }
 
 // Diagnose checks everything Start needs on this host, the accelerator by a trial
-// boot if none is remembered. It changes nothing but that memory. The error
-// is ctx's.
+// boot if none is remembered, and starts a VM. What it leaves behind is what any start
+// does: directories and caches. The error is ctx's.
 func Diagnose(ctx context.Context, config Config) ([]Finding, error) {
 	p := &plan{config: config.withDefaults(), watch: newStopwatch()}
 	var findings []Finding

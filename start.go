@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"gondolin/internal/audit"
 	"gondolin/internal/control"
 	"gondolin/internal/egress"
@@ -143,7 +145,9 @@ func (p *plan) launch(ctx context.Context) (*VM, error) {
 		machine: m, control: client, accel: p.machine.Accel, ended: make(chan struct{}),
 	}
 	if len(p.mounts) > 0 {
-		vm.files = fsserver.New(fsserver.Config{Mounts: fileSystems(p.mounts), Logger: p.config.Log})
+		vm.files = fsserver.New(fsserver.Config{
+			Mounts: fileSystems(p.mounts), Logger: p.config.Log, Limits: fsserver.Limits{Handles: maxHandles()},
+		})
 	}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx)) // the VM outlives the start
 	vm.running, vm.stop = run, stop
@@ -156,6 +160,16 @@ func (p *plan) launch(ctx context.Context) (*VM, error) {
 	vm.timings = p.watch.timings
 	vm.rest()
 	return vm, nil
+}
+
+// maxHandles leaves a guest a quarter of this process's descriptors, each open file of
+// a mounted directory being one; 0 is fsserver's own bound.
+func maxHandles() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Cur/4 >= 4096 {
+		return 0
+	}
+	return max(1, int(limit.Cur/4)) //nolint:gosec // small
 }
 
 func fileSystems(mounts []mount) []vfs.FS {

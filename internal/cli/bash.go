@@ -51,17 +51,13 @@ terminal, the shell reads its commands from there.`,
 
 // interact runs c on a terminal of its own, joined to this process's if it has one.
 func (a *app) interact(c *gondolin.Cmd, flags *vmFlags) error {
-	env, err := a.parseEnv(flags.env)
-	if err != nil {
-		return err
-	}
 	fd := int(a.stdio.In.Fd())
 	size := gondolin.Size{Rows: 24, Cols: 80}
 	isTerminal := term.IsTerminal(fd)
 	if isTerminal {
 		size = terminalSize(fd, size)
 	}
-	c.Env, c.Dir, c.User = append([]string{"TERM=" + a.terminalType()}, env...), flags.cwd, flags.user
+	c.Env, c.Dir, c.User = append([]string{"TERM=" + a.terminalType()}, flags.env...), flags.cwd, flags.user
 	c.TTY = &size
 	input := &detachReader{r: a.stdio.In, pressed: make(chan struct{})}
 	c.Stdin, c.Stdout = input, a.stdio.Out

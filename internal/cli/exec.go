@@ -47,6 +47,11 @@ from the guest but what the flags allow.`,
 
 // withVM starts a VM, runs use with a context that ends with --timeout, and closes it.
 func (a *app) withVM(ctx context.Context, flags *vmFlags, use func(context.Context, *gondolin.VM) error) (err error) {
+	env, err := a.parseEnv(flags.env)
+	if err != nil {
+		return err
+	}
+	flags.env = env
 	config, audit, err := a.config(flags)
 	if err != nil {
 		return err
@@ -78,11 +83,7 @@ func (a *app) withVM(ctx context.Context, flags *vmFlags, use func(context.Conte
 
 // stream runs c on this process's standard streams.
 func (a *app) stream(c *gondolin.Cmd, flags *vmFlags) error {
-	env, err := a.parseEnv(flags.env)
-	if err != nil {
-		return err
-	}
-	c.Env, c.Dir, c.User = env, flags.cwd, flags.user
+	c.Env, c.Dir, c.User = flags.env, flags.cwd, flags.user
 	c.Stdin, c.Stdout, c.Stderr = a.stdio.In, a.stdio.Out, a.stdio.Err
 	return c.Run()
 }

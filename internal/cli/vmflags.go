@@ -39,7 +39,7 @@ func (f *vmFlags) register(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.cold, "cold", false, "boot instead of cloning a template")
 	flags.DurationVar(&f.timeout, "timeout", 0, "stop the command after this long, such as 90s or 5m")
 	flags.StringArrayVar(&f.allow, "allow-host", nil, "allow HTTP and HTTPS to hosts that match `PATTERN[:PORT]` (repeatable)")
-	flags.StringArrayVar(&f.internal, "allow-internal", nil, "let allowed `HOST` resolve to internal addresses (repeatable)")
+	flags.StringArrayVar(&f.internal, "allow-internal", nil, "let allowed hosts resolve to internal addresses: `HOST`, address or CIDR range (repeatable)")
 	flags.StringArrayVar(&f.secrets, "host-secret", nil,
 		"give the guest a placeholder for a secret: `NAME@HOST[,HOST…][=VALUE]`; without VALUE it is read from the environment (repeatable)")
 	flags.StringArrayVar(&f.hosts, "add-host", nil, "resolve a name on the host to a given address: `NAME:ADDRESS` (repeatable)")

@@ -23,10 +23,10 @@ var ErrExited = errors.New("process has exited")
 // Reaper owns wait4 in its process: nothing else there may wait for children,
 // os/exec included. The zero value is ready; Run must run for exits to arrive.
 type Reaper struct {
-	// mu makes starting a process one step with learning its pid, so that an
-	// exit is never collected before its waiter is known.
-	mu      sync.Mutex
-	started map[int]*Process
+	mu       sync.Mutex // guards the rest; never held while a program is being executed, which may take for ever
+	started  map[int]*Process
+	starting int                        // starts under way
+	early    map[int]syscall.WaitStatus // exits of processes nobody waits for yet, kept while starting > 0
 }
 
 // Process is a process that has been started.
@@ -41,17 +41,39 @@ type Process struct {
 // Start starts a program as syscall.ForkExec does. The error is ForkExec's.
 func (r *Reaper) Start(path string, argv []string, attr *syscall.ProcAttr) (*Process, error) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.starting++
+	r.mu.Unlock()
 	pid, err := syscall.ForkExec(path, argv, attr)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	defer r.startedLocked()
 	if err != nil {
 		return nil, err
 	}
 	p := &Process{pid: pid, reaper: r, done: make(chan struct{})}
+	// An early exit is this process's only if there is no such process now: the id may
+	// have been another's before.
+	if status, exited := r.early[pid]; exited && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+		p.end(status)
+		return p, nil
+	}
 	if r.started == nil {
 		r.started = make(map[int]*Process)
 	}
 	r.started[pid] = p
 	return p, nil
+}
+
+// startedLocked notes that a start is over.
+func (r *Reaper) startedLocked() {
+	if r.starting--; r.starting == 0 {
+		r.early = nil
+	}
+}
+
+func (p *Process) end(status syscall.WaitStatus) {
+	p.status = status
+	close(p.done)
 }
 
 // Run collects exits until ctx is done.
@@ -86,12 +108,23 @@ func (r *Reaper) collect() error {
 		case err != nil:
 			return fmt.Errorf("cannot wait for children: %w", err)
 		}
-		if p := r.started[pid]; p != nil {
-			delete(r.started, pid)
-			p.status = status
-			close(p.done)
-		}
+		r.exitedLocked(pid, status)
 	}
+}
+
+func (r *Reaper) exitedLocked(pid int, status syscall.WaitStatus) {
+	if p := r.started[pid]; p != nil {
+		delete(r.started, pid)
+		p.end(status)
+		return
+	}
+	if r.starting == 0 {
+		return // an orphan
+	}
+	if r.early == nil {
+		r.early = make(map[int]syscall.WaitStatus)
+	}
+	r.early[pid] = status // at most one for each process id there is
 }
 
 // PID returns the process id; it may belong to another process once Done is closed.

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -54,6 +55,29 @@ func TestExitCodes(t *testing.T) {
 			t.Errorf("signal after exit: %v", err)
 		}
 	}
+}
+
+// Processes that exit before their start has returned are not lost.
+func TestManyStartsAtOnce(t *testing.T) {
+	r := run(t)
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			for j := range 50 {
+				code := (i*50 + j) % 200
+				p, err := r.Start("/bin/sh", []string{"sh", "-c", "exit " + strconv.Itoa(code)}, &syscall.ProcAttr{})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				<-p.Done()
+				if got := p.Status().ExitStatus(); got != code {
+					t.Errorf("%d instead of %d", got, code)
+				}
+			}
+		})
+	}
+	all.Wait()
 }
 
 func TestStartFails(t *testing.T) {

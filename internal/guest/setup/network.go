@@ -68,8 +68,16 @@ func ifreq(sock int, name string, request uint, set func(*unix.Ifreq) error) err
 }
 
 func up(sock int, name string) error {
+	r, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	if err := unix.IoctlIfreq(sock, unix.SIOCGIFFLAGS, r); err != nil {
+		return fmt.Errorf("cannot read the flags of %s: %w", name, err)
+	}
+	flags := r.Uint16()
 	return ifreq(sock, name, unix.SIOCSIFFLAGS, func(r *unix.Ifreq) error {
-		r.SetUint16(unix.IFF_UP)
+		r.SetUint16(flags | unix.IFF_UP)
 		return nil
 	})
 }
