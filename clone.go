@@ -31,6 +31,10 @@ func (p *plan) findTemplate(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	if failed, ok := errors.AsType[*template.FailedError](err); ok {
+		p.config.Log.Info("booting without a template", "error", failed)
+		return nil
+	}
 	if err != nil {
 		p.config.Log.Warn("booting without a template", "error", err)
 		return nil
@@ -44,13 +48,13 @@ func (p *plan) getTemplate(ctx context.Context) (*template.Template, error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := template.Open(p.dirs.Templates(), accel.BootID())
+	p.templates, err = template.Open(p.dirs.Templates(), accel.BootID())
 	if err != nil {
 		return nil, err
 	}
 	about := template.About{Image: p.image.Ref, Boot: accel.BootID(), Shape: fmt.Sprintf(
 		"%d MiB, %d CPUs, %s", p.machine.Memory>>20, p.machine.CPUs, p.machine.Accel)}
-	return store.Get(ctx, key, about, p.saveTemplate, func(what string) {
+	return p.templates.Get(ctx, key, about, p.saveTemplate, func(what string) {
 		p.config.Log.Warn("template", "what", what)
 	})
 }
@@ -132,6 +136,7 @@ func (p *plan) startMachine(ctx context.Context) (*qemu.Process, error) {
 		return m, err
 	}
 	p.config.Log.Warn("cannot use the template; booting", "error", err)
+	p.templates.Fail(p.template.Key, err)
 	p.template = nil
 	defer p.watch.lap("qemu")
 	return qemu.Start(ctx, p.machine, qemu.Options{Log: p.config.Log})

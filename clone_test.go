@@ -2,6 +2,7 @@ package gondolin_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"os"
@@ -151,9 +152,36 @@ func TestTemplateLife(t *testing.T) {
 	if err != nil || again.ID != first[0].ID || !again.Created.After(first[0].Created) {
 		t.Errorf("%+v, %v", again, err)
 	}
+	// One that looks whole, and that QEMU does not take, is a boot and a line; and the
+	// next start boots without trying.
+	forge(t, filepath.Dir(state))
+	run(false)
+	if strings.Count(log.String(), "cannot use the template; booting") != 1 || len(list()) != 0 {
+		t.Errorf("said %q, kept %v", log.String(), list())
+	}
+	run(false)
+	if strings.Contains(log.String(), "WARN") || len(list()) != 0 {
+		t.Errorf("said %q, kept %v", log.String(), list())
+	}
+	must(t, os.Remove(filepath.Join(host.Dir, "cache", "templates", again.ID+".failed")))
+	run(false)
 	if _, err := gondolin.RemoveTemplate(t.Context(), host, again.ID[:12]); err != nil || len(list()) != 0 {
 		t.Errorf("%v, %v left", err, list())
 	}
+}
+
+// forge replaces a template's device state and has the manifest vouch for it.
+func forge(t *testing.T, dir string) {
+	t.Helper()
+	old, err := os.ReadFile(filepath.Join(dir, "state"))
+	must(t, err)
+	manifest, err := os.ReadFile(filepath.Join(dir, "manifest.json"))
+	must(t, err)
+	state := []byte("no state of QEMU's")
+	must(t, os.WriteFile(filepath.Join(dir, "state"), state, 0o600))
+	sum := func(b []byte) string { return fmt.Sprintf("%x", sha256.Sum256(b)) }
+	forged := strings.ReplaceAll(string(manifest), sum(old), sum(state))
+	must(t, os.WriteFile(filepath.Join(dir, "manifest.json"), []byte(forged), 0o600))
 }
 
 // A clone cannot change the template it came from.

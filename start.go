@@ -37,8 +37,9 @@ type plan struct {
 	mounts  []mount
 	gateway *egress.Gateway
 
-	template *template.Template // nil: boot cold
-	watch    *stopwatch
+	templates *template.Store
+	template  *template.Template // nil: boot cold
+	watch     *stopwatch
 }
 
 // prepare turns a config into a plan. It starts nothing but, where an

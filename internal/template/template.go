@@ -31,6 +31,18 @@ import (
 // ErrNotFound is returned, wrapped, for a template that is not there.
 var ErrNotFound = errors.New("no such template")
 
+// FailedError says that a template of this key could not be made, or used, a short
+// while ago, so that it is not tried at every start.
+type FailedError struct{ Reason string }
+
+// Error gives the reason.
+func (e *FailedError) Error() string {
+	return "templates of this kind failed before: " + e.Reason
+}
+
+// failedFor is how long a failure is remembered.
+const failedFor = 10 * time.Minute
+
 // manifestVersion is the version of the manifest; any other is as good as none.
 const manifestVersion = 1
 
@@ -40,6 +52,7 @@ const (
 	manifestName = "manifest.json"
 	draftPrefix  = "draft-"
 	lockSuffix   = ".lock"
+	failedSuffix = ".failed"
 
 	// maxManifest bounds the manifest, in bytes; an honest one has under 1 KiB.
 	maxManifest = 64 << 10
@@ -100,6 +113,10 @@ func (s *Store) sweep(boot string) error {
 	}
 	for _, e := range entries {
 		name := e.Name()
+		if key, failed := strings.CutSuffix(name, failedSuffix); failed {
+			_, _ = s.failed(key) // removes what is old
+			continue
+		}
 		if key, draft := strings.CutPrefix(name, draftPrefix); draft {
 			s.removeIfFree(key, name)
 			continue
@@ -149,13 +166,46 @@ func (s *Store) Get(ctx context.Context, key string, about About, build Build, s
 	if err == nil {
 		return t, nil
 	}
+	if reason, failed := s.failed(key); failed {
+		return nil, &FailedError{reason}
+	}
 	if !errors.Is(err, ErrNotFound) {
 		say("making the template anew: " + err.Error())
 	}
 	if err := s.make(ctx, key, about, build); err != nil {
+		if ctx.Err() == nil {
+			s.remember(key, err)
+		}
 		return nil, fmt.Errorf("cannot make a template: %w", err)
 	}
 	return s.Lookup(key)
+}
+
+// Fail gives up a template that could not be used.
+func (s *Store) Fail(key string, reason error) {
+	s.remember(key, reason)
+	s.removeIfFree(key, key)
+}
+
+// remember notes a failure. One that cannot be noted is found out again.
+func (s *Store) remember(key string, reason error) {
+	text := reason.Error()
+	_ = os.WriteFile(filepath.Join(s.dir, key+failedSuffix), []byte(text[:min(len(text), maxManifest)]), 0o600)
+}
+
+// failed returns the reason of a failure that is remembered.
+func (s *Store) failed(key string) (reason string, failed bool) {
+	path := filepath.Join(s.dir, key+failedSuffix)
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", false
+	}
+	if age := time.Since(info.ModTime()); age < 0 || age > failedFor {
+		_ = os.Remove(path)
+		return "", false
+	}
+	raw, err := os.ReadFile(path)
+	return string(raw), err == nil
 }
 
 // make builds in a draft directory and puts it in place. The caller holds the lock.

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 var (
@@ -126,7 +127,26 @@ func TestFailedBuildLeavesNothing(t *testing.T) {
 		t.Error(err)
 	}
 	noDrafts(t, dir)
+	// It is not tried again at once, and then it is.
+	var failed *FailedError
+	if _, err := s.Get(t.Context(), key, about, write, nil); !errors.As(err, &failed) || !strings.Contains(failed.Reason, full.Error()) {
+		t.Error(err)
+	}
+	long := time.Now().Add(-2 * failedFor)
+	if err := os.Chtimes(filepath.Join(dir, key+failedSuffix), long, long); err != nil {
+		t.Fatal(err)
+	}
 	mustGet(t, s)
+}
+
+func TestUnusableTemplateIsGivenUp(t *testing.T) {
+	s := open(t, t.TempDir(), "this")
+	mustGet(t, s)
+	s.Fail(key, errors.New("cannot restore"))
+	var failed *FailedError
+	if _, err := s.Get(t.Context(), key, about, write, nil); !errors.As(err, &failed) {
+		t.Error(err)
+	}
 }
 
 func TestOpenSweeps(t *testing.T) {
