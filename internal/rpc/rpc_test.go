@@ -107,60 +107,52 @@ func frame(kind uint8, flags uint16, id, length uint32, payload string) string {
 // streams the guest had with the first.
 func TestNewSessionReplacesTheOld(t *testing.T) {
 	testenv.CheckLeaks(t)
-	hc, gc := Pipe()
+	hc, gc := net.Pipe()
 	dropped := make(chan error, 1)
 	served := make(chan error, 1)
 	go func() {
-		served <- Serve(context.WithoutCancel(t.Context()), gc, func(_ context.Context, first wire.Message, s *Stream) {
+		served <- Serve(context.WithoutCancel(t.Context()), gc, func(_ context.Context, _ wire.Message, s *Stream) {
 			defer s.Abort()
-			if m, ok := first.(*wire.Signal); ok && m.Number == 1 {
-				_, err := io.ReadAll(s) // until the session is dropped
-				dropped <- err
-				return
-			}
 			_ = wire.Write(s, &wire.Started{PID: 7})
+			_, err := io.ReadAll(s) // until the session is dropped
+			dropped <- err
 		})
 	}()
-	first, err := NewHost(keepOpen{hc, make(chan struct{})})
+	first, err := NewHost(vanishing{hc})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := first.Open(t.Context(), &wire.Signal{Number: 1}); err != nil {
-		t.Fatal(err)
-	}
+	exchange(t, first)
+	_ = hc.SetReadDeadline(past) // the first host is gone, without the guest noticing
+	<-first.Done()
+	_ = hc.SetReadDeadline(time.Time{})
 	second, err := NewHost(hc)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := second.Open(t.Context(), &wire.Signal{Number: 2}) // has the id the first stream has
+	exchange(t, second) // on a stream with the id the first one has
+	<-dropped
+	second.Close()
+	<-served
+	<-dropped
+}
+
+// exchange opens a stream, which stays open, and reads one answer.
+func exchange(t *testing.T, h *Host) {
+	t.Helper()
+	s, err := h.Open(t.Context(), &wire.Signal{Number: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if m, err := wire.Read(s, wire.ToHost); err != nil {
-		t.Errorf("%v, %v", m, err)
+		t.Fatalf("%v, %v", m, err)
 	}
-	<-dropped
-	s.Abort()
-	second.Close()
-	<-served
-	first.Close()
 }
 
-// keepOpen is a host that goes away without the guest noticing, and reads nothing.
-type keepOpen struct {
-	io.ReadWriteCloser
-	closed chan struct{}
-}
+// vanishing leaves the connection open when its host goes.
+type vanishing struct{ net.Conn }
 
-func (k keepOpen) Read([]byte) (int, error) {
-	<-k.closed
-	return 0, io.EOF
-}
-
-func (k keepOpen) Close() error {
-	close(k.closed)
-	return nil
-}
+func (vanishing) Close() error { return nil }
 
 func TestGuardRefuses(t *testing.T) {
 	for name, in := range map[string]string{

@@ -103,11 +103,10 @@ func (v *view) read(p []byte) (int, error) {
 	return v.all.conn.Read(p)
 }
 
-// Write sends, as long as nobody has replaced the session.
+// Write sends, as long as nobody has replaced the session. It may block for as
+// long as the host does not read, which must not keep the session from ending.
 func (v *view) Write(p []byte) (int, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.ended {
+	if v.gone() {
 		return 0, errReplaced
 	}
 	return v.all.conn.Write(p)
