@@ -45,8 +45,15 @@ func (s *Stream) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write blocks while the other side does not read.
-func (s *Stream) Write(p []byte) (int, error) { return s.mux.Write(p) }
+// Write blocks while the other side does not read. It returns net.ErrClosed once
+// this side has aborted the stream.
+func (s *Stream) Write(p []byte) (int, error) {
+	n, err := s.mux.Write(p)
+	if err != nil && s.aborted.Load() {
+		err = net.ErrClosed
+	}
+	return n, err
+}
 
 // Close half-closes: it says that no more will be written; what the other side
 // still sends can be read. It blocks while the other side does not take bytes
