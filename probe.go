@@ -12,13 +12,11 @@ import (
 
 // probeConfig describes how to find out which accelerator works for this plan.
 func (p *plan) probeConfig() (accel.Config, error) {
-	if p.machine.Binary == "" {
-		binary, err := qemu.FindBinary(p.machine.Arch)
-		if err != nil {
-			return accel.Config{}, err
-		}
-		p.machine.Binary = binary
+	binary, err := qemu.Locate(p.machine.Binary, p.machine.Arch)
+	if err != nil {
+		return accel.Config{}, err
 	}
+	p.machine.Binary = binary
 	key, err := accel.KeyFor(p.machine.Binary, p.image.Digest, "")
 	if err != nil {
 		return accel.Config{}, err

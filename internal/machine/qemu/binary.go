@@ -41,6 +41,14 @@ func FindBinary(arch Arch) (string, error) {
 	return path, nil
 }
 
+// Locate returns path if there is a file, and for an empty path what FindBinary does.
+func Locate(path string, arch Arch) (string, error) {
+	if path == "" {
+		return FindBinary(arch)
+	}
+	return path, checkBinary(path, arch)
+}
+
 // checkBinary tells a QEMU that is not there from one that does not work.
 func checkBinary(path string, arch Arch) error {
 	if _, err := os.Stat(path); os.IsNotExist(err) {
