@@ -68,7 +68,8 @@ type Config struct {
 	// What the guest does in the background stands still too. 0: never.
 	IdlePause time.Duration
 
-	// StartTimeout bounds Start, a first accelerator probe excluded. 0: [DefaultStartTimeout].
+	// StartTimeout bounds Start, and before it, each by itself, a first trial of the
+	// accelerator and the making of a template. 0: [DefaultStartTimeout].
 	StartTimeout time.Duration
 	// Upstream replaces how the host reaches the outside.
 	Upstream Upstream

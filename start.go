@@ -143,7 +143,7 @@ func (p *plan) launch(ctx context.Context) (*VM, error) {
 	}
 	vm := &VM{
 		config: p.config, image: p.image, gateway: p.gateway, mounts: p.mounts,
-		machine: m, control: client, accel: p.machine.Accel, ended: make(chan struct{}),
+		machine: m, control: client, ended: make(chan struct{}),
 	}
 	if len(p.mounts) > 0 {
 		vm.files = fsserver.New(fsserver.Config{

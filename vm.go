@@ -12,7 +12,6 @@ import (
 	"gondolin/internal/fsserver"
 	"gondolin/internal/image"
 	"gondolin/internal/machine"
-	"gondolin/internal/machine/accel"
 	"gondolin/internal/wire"
 )
 
@@ -40,7 +39,6 @@ type VM struct {
 	control *control.Client
 	ready   *wire.Ready
 	timings []Timing // of Start
-	accel   accel.Accel
 
 	sleeper sleeper
 	running context.Context    //nolint:containedctx // done when the VM is being ended; for what it does by itself
