@@ -17,6 +17,7 @@ import (
 	"gondolin/internal/image"
 	"gondolin/internal/image/initramfs"
 	"gondolin/internal/machine/accel"
+	"gondolin/internal/machine/jail"
 	"gondolin/internal/machine/qemu"
 	"gondolin/internal/netstack"
 	"gondolin/internal/paths"
@@ -35,6 +36,7 @@ type plan struct {
 	gateway *egress.Gateway
 
 	template *template.Template // nil: boot cold
+	jail     jail.Report        // around the VM that Diagnose started
 }
 
 // prepare turns a config into a plan. It starts nothing but, where an
@@ -137,7 +139,7 @@ func (p *plan) launch(ctx context.Context) (*VM, error) {
 	}
 	vm := &VM{
 		config: p.config, image: p.image, gateway: p.gateway, mounts: p.mounts,
-		machine: m, control: client, accel: p.machine.Accel, ended: make(chan struct{}),
+		machine: m, jail: m.Jail(), control: client, accel: p.machine.Accel, ended: make(chan struct{}),
 	}
 	if len(p.mounts) > 0 {
 		vm.files = fsserver.New(fsserver.Config{Mounts: fileSystems(p.mounts), Logger: p.config.Log})

@@ -13,6 +13,7 @@ import (
 	"gondolin/internal/image"
 	"gondolin/internal/machine"
 	"gondolin/internal/machine/accel"
+	"gondolin/internal/machine/jail"
 	"gondolin/internal/wire"
 )
 
@@ -36,6 +37,7 @@ type VM struct {
 	machine machine.Machine
 	control *control.Client
 	ready   *wire.Ready
+	jail    jail.Report   // around the machine
 	started time.Duration // what Start took
 	accel   accel.Accel
 
