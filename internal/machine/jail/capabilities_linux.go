@@ -41,7 +41,7 @@ func dropCapabilities() error {
 	if data[0].Permitted|data[1].Permitted == 0 {
 		return nil // with no_new_privs there is no way to any
 	}
-	for c := uintptr(0); c < 64; c++ {
+	for c := range uintptr(64) {
 		err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0)
 		if errors.Is(err, unix.EINVAL) {
 			return nil // the kernel knows no more

@@ -1,6 +1,7 @@
 package jail
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -63,12 +64,12 @@ func (g *group) make(p place, name string, config Config) error {
 	}
 	sweepGroups(parent)
 	dir := filepath.Join(parent, name)
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil //nolint:nilerr // the same as not having been allowed to
 	}
 	g.dirs = append(g.dirs, dir)
 	limited := 0
-	for _, l := range limitsOf(config, p.v2) {
+	for _, l := range limitsOf(config, p.version) {
 		// Not there: the controller is not on here.
 		err := os.WriteFile(filepath.Join(dir, l.file), []byte(l.value), 0)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
@@ -92,24 +93,24 @@ func (g *group) make(p place, name string, config Config) error {
 // groupLimit is a line to be written to a file of a group.
 type groupLimit struct{ name, file, value string }
 
-func limitsOf(config Config, v2 bool) []groupLimit {
+func limitsOf(config Config, version int) []groupLimit {
 	var list []groupLimit
 	// One more than the guest has, for the program's own threads.
 	quota := strconv.Itoa((config.CPUs + 1) * cpuPeriod)
 	memory, threads := strconv.FormatInt(config.Memory, 10), strconv.Itoa(config.Threads)
-	if config.Memory > 0 && v2 {
+	if config.Memory > 0 && version == 2 {
 		list = append(list, groupLimit{"memory", "memory.max", memory}, groupLimit{"", "memory.oom.group", "1"})
 	}
-	if config.Memory > 0 && !v2 {
+	if config.Memory > 0 && version == 1 {
 		list = append(list, groupLimit{"memory", "memory.limit_in_bytes", memory})
 	}
 	if config.Threads > 0 {
 		list = append(list, groupLimit{"threads", "pids.max", threads})
 	}
-	if config.CPUs > 0 && v2 {
+	if config.CPUs > 0 && version == 2 {
 		list = append(list, groupLimit{"processor time", "cpu.max", quota + " " + strconv.Itoa(cpuPeriod)})
 	}
-	if config.CPUs > 0 && !v2 {
+	if config.CPUs > 0 && version == 1 {
 		list = append(list, groupLimit{"", "cpu.cfs_period_us", strconv.Itoa(cpuPeriod)},
 			groupLimit{"processor time", "cpu.cfs_quota_us", quota})
 	}
@@ -118,9 +119,9 @@ func limitsOf(config Config, v2 bool) []groupLimit {
 
 // place is this process's own group in one hierarchy.
 type place struct {
-	v2   bool
-	root string // where the hierarchy is mounted
-	path string // the own group, from there
+	version int    // of cgroups
+	root    string // where the hierarchy is mounted
+	path    string // the own group, from there
 }
 
 // findPlaces reads mountinfo (proc_pid_mountinfo(5)) and cgroup (cgroups(7)) of
@@ -133,40 +134,37 @@ func findPlaces(mounts, own string) []place {
 			continue
 		}
 		controllers := strings.Split(parts[1], ",")
-		v2 := parts[0] == "0" && parts[1] == ""
+		version := 1
+		if parts[0] == "0" && parts[1] == "" {
+			version = 2
+		}
 		wanted := slices.ContainsFunc(controllers, func(c string) bool { return c == "memory" || c == "pids" || c == "cpu" })
-		if !v2 && !wanted {
+		if version == 1 && !wanted {
 			continue
 		}
-		root, base := findMount(mounts, v2, controllers[0])
+		root, base := findMount(mounts, version, controllers[0])
 		path, inside := strings.CutPrefix(parts[2], strings.TrimSuffix(base, "/"))
 		if root == "" || !inside || strings.Contains(path, "..") {
 			continue
 		}
-		places = append(places, place{v2: v2, root: root, path: filepath.Join("/", path)})
+		places = append(places, place{version: version, root: root, path: filepath.Join("/", path)})
 	}
-	slices.SortFunc(places, func(a, b place) int { // v2 first
-		switch {
-		case a.v2 == b.v2:
-			return strings.Compare(a.root, b.root)
-		case a.v2:
-			return -1
-		}
-		return 1
+	slices.SortFunc(places, func(a, b place) int {
+		return cmp.Or(b.version-a.version, strings.Compare(a.root, b.root))
 	})
 	return places
 }
 
 // findMount returns where a hierarchy is mounted and which of its groups is there.
-func findMount(mounts string, v2 bool, controller string) (point, base string) {
+func findMount(mounts string, version int, controller string) (point, base string) {
 	for line := range strings.Lines(mounts) {
 		before, after, ok := strings.Cut(line, " - ")
 		fields, kind := strings.Fields(before), strings.Fields(after)
 		if !ok || len(fields) < 5 || len(kind) < 3 || strings.Contains(fields[4], `\`) {
 			continue
 		}
-		v1 := kind[0] == "cgroup" && slices.Contains(strings.Split(kind[2], ","), controller)
-		if v2 && kind[0] == "cgroup2" || !v2 && v1 {
+		first := kind[0] == "cgroup" && slices.Contains(strings.Split(kind[2], ","), controller)
+		if version == 2 && kind[0] == "cgroup2" || version == 1 && first {
 			return fields[4], fields[3]
 		}
 	}
@@ -181,7 +179,7 @@ func findMount(mounts string, v2 bool, controller string) (point, base string) {
 // delegated: it belongs to this user, systemd has marked it, or it is the root, as in containers.
 func (p place) parent() string {
 	own := filepath.Join(p.root, p.path)
-	if !p.v2 {
+	if p.version == 1 {
 		if !mine(own) {
 			return ""
 		}

@@ -42,7 +42,7 @@ func buildStandIn(t *testing.T, dir string) string {
 // openDir is a directory that every user can enter.
 func openDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "jail")
+	dir, err := os.MkdirTemp("", "jail") //nolint:usetesting // whose directories are closed to other users
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,9 +251,11 @@ func TestFindPlaces(t *testing.T) {
 		"31 25 0:27 /outer /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
 	const v2 = "32 25 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
 	for _, tc := range []struct{ mounts, own, want string }{
-		{v2, "0::/user.slice/app.scope\n", "[{true /sys/fs/cgroup /user.slice/app.scope}]"},
-		{v1, "4:memory:/a\n2:cpu,cpuacct:/outer/b\n9:name=systemd:/\n",
-			"[{false /sys/fs/cgroup/cpu,cpuacct /b} {false /sys/fs/cgroup/memory /a}]"},
+		{v2, "0::/user.slice/app.scope\n", "[{2 /sys/fs/cgroup /user.slice/app.scope}]"},
+		{
+			v1, "4:memory:/a\n2:cpu,cpuacct:/outer/b\n9:name=systemd:/\n",
+			"[{1 /sys/fs/cgroup/cpu,cpuacct /b} {1 /sys/fs/cgroup/memory /a}]",
+		},
 		{v1, "2:cpu,cpuacct:/elsewhere\n", "[]"},
 		{v2, "0::/../..\n", "[]"},
 		{"", "0::/\n", "[]"},

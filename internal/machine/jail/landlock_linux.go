@@ -32,8 +32,9 @@ type ruleset struct {
 	attr unix.LandlockRulesetAttr
 }
 
-func landlock(nr, a, b, c, d uintptr) (int, error) {
-	r, _, errno := unix.Syscall6(nr, a, b, c, d, 0, 0)
+func landlock(nr, a, b, c uintptr) (int, error) {
+	// add_rule has a fourth argument, which must be 0.
+	r, _, errno := unix.Syscall6(nr, a, b, c, 0, 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}
@@ -41,7 +42,7 @@ func landlock(nr, a, b, c, d uintptr) (int, error) {
 }
 
 func newRuleset() (*ruleset, error) {
-	abi, err := landlock(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION, 0)
+	abi, err := landlock(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
 	switch {
 	case errors.Is(err, unix.ENOSYS):
 		return nil, errors.New("the kernel has none (Linux 5.13 does)")
@@ -51,8 +52,7 @@ func newRuleset() (*ruleset, error) {
 		return nil, fmt.Errorf("cannot ask for its version: %w", err)
 	}
 	r := &ruleset{abi: abi, attr: attrFor(abi, errata())}
-	//nolint:gosec // the kernel copies the attribute
-	r.fd, err = landlock(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&r.attr)), unsafe.Sizeof(r.attr), 0, 0)
+	r.fd, err = landlock(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&r.attr)), unsafe.Sizeof(r.attr), 0)
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a ruleset: %w", err)
 	}
@@ -61,7 +61,7 @@ func newRuleset() (*ruleset, error) {
 
 // errata returns the kernel's list of fixed errors; 0 where it keeps none.
 func errata() int {
-	n, err := landlock(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_ERRATA, 0)
+	n, err := landlock(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_ERRATA)
 	if err != nil {
 		return 0
 	}
@@ -152,8 +152,7 @@ func (r *ruleset) allow(fd int, path string, rights uint64) error {
 		Allowed_access: rights & r.attr.Handled_access_fs,
 		Parent_fd:      int32(fd), //nolint:gosec // a descriptor
 	}
-	//nolint:gosec // the kernel copies the rule
-	_, err := landlock(unix.SYS_LANDLOCK_ADD_RULE, uintptr(r.fd), unix.LANDLOCK_RULE_PATH_BENEATH, uintptr(unsafe.Pointer(&rule)), 0)
+	_, err := landlock(unix.SYS_LANDLOCK_ADD_RULE, uintptr(r.fd), unix.LANDLOCK_RULE_PATH_BENEATH, uintptr(unsafe.Pointer(&rule)))
 	if errors.Is(err, unix.EBADFD) { // a file in memory
 		return nil
 	}
@@ -165,7 +164,7 @@ func (r *ruleset) allow(fd int, path string, rights uint64) error {
 
 // enforce locks the calling thread in.
 func (r *ruleset) enforce() error {
-	if _, err := landlock(unix.SYS_LANDLOCK_RESTRICT_SELF, uintptr(r.fd), 0, 0, 0); err != nil { //nolint:gosec // a descriptor
+	if _, err := landlock(unix.SYS_LANDLOCK_RESTRICT_SELF, uintptr(r.fd), 0, 0); err != nil {
 		return fmt.Errorf("cannot enforce the ruleset: %w", err)
 	}
 	return nil

@@ -136,7 +136,7 @@ func elfLoader(path string) (interpreters, libraries []string) {
 	if err != nil {
 		return nil, nil
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	for _, p := range f.Progs {
 		if p.Type != elf.PT_INTERP || p.Filesz > maxHead {
 			continue
@@ -153,7 +153,7 @@ func elfLoader(path string) (interpreters, libraries []string) {
 		if err != nil {
 			continue
 		}
-		for _, dir := range strings.Split(strings.Join(values, ":"), ":") {
+		for dir := range strings.SplitSeq(strings.Join(values, ":"), ":") {
 			dir = strings.NewReplacer("$ORIGIN", filepath.Dir(path), "${ORIGIN}", filepath.Dir(path)).Replace(dir)
 			if filepath.IsAbs(dir) {
 				libraries = append(libraries, filepath.Clean(dir))

@@ -126,7 +126,7 @@ func filter(config Config) []unix.SockFilter {
 	// Its own limits, which os/exec sets in the child, and nobody else's.
 	program = append(program, call(unix.SYS_PRLIMIT64, oneOf([]uint32{0}, load(low(0)))...)...)
 	if config.Frozen {
-		program = append(program, call(unix.SYS_MMAP, privateMaps(len(config.Devices) > 0)...)...)
+		program = append(program, call(unix.SYS_MMAP, privateMaps(config.Devices)...)...)
 	}
 	for _, nr := range absent {
 		program = append(program, call(nr, ret(unix.SECCOMP_RET_ERRNO|uint32(unix.ENOSYS)))...)
@@ -144,7 +144,7 @@ func filter(config Config) []unix.SockFilter {
 
 // privateMaps allows mmap(2) of memory and private mappings of files. A device may
 // need a shared one, which then is small and at offset 0.
-func privateMaps(devices bool) []unix.SockFilter {
+func privateMaps(devices []string) []unix.SockFilter {
 	block := []unix.SockFilter{
 		load(low(3)), // flags; MAP_SHARED and MAP_SHARED_VALIDATE have bit 0
 		jump(unix.BPF_JSET, unix.MAP_SHARED, 1, 0),
@@ -153,7 +153,7 @@ func privateMaps(devices bool) []unix.SockFilter {
 		jump(unix.BPF_JEQ, 0xffff_ffff, 0, 1),
 		ret(retAllow),
 	}
-	if devices {
+	if len(devices) > 0 {
 		block = append(block,
 			load(high(1)), // the length
 			jump(unix.BPF_JEQ, 0, 0, 7),
@@ -176,7 +176,6 @@ func enforceFilter(config Config) error {
 	}
 	program := filter(config)
 	prog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]} //nolint:gosec // a few hundred
-	//nolint:gosec // the kernel copies the program
 	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog)))
 	runtime.KeepAlive(program)
 	if errno != 0 {
