@@ -3,14 +3,17 @@ package jail
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"gondolin/internal/testenv"
 )
@@ -264,4 +267,92 @@ func TestFindPlaces(t *testing.T) {
 			t.Errorf("findPlaces(%q) = %s, want %s", tc.own, got, tc.want)
 		}
 	}
+}
+
+// A layer that cannot be had is told of, and refused only by who asks for all.
+func TestStrict(t *testing.T) {
+	testenv.NeedsRoot(t)
+	testenv.CheckLeaks(t)
+	program := buildStandIn(t, t.TempDir()) // which other users cannot enter
+	for _, strict := range []bool{false, true} {
+		j, err := New(Config{Program: program, Strict: strict})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := &exec.Cmd{
+			Path: program, Args: []string{"standin", "/", "0", "", ""}, Env: []string{}, Dir: "/",
+			SysProcAttr: &syscall.SysProcAttr{},
+		}
+		err = j.Start(cmd)
+		if err == nil {
+			_ = cmd.Process.Kill()
+			_ = j.Wait()
+		}
+		if (err != nil) != strict || strict && !strings.Contains(err.Error(), "user: other users may not enter") {
+			t.Errorf("strict %v: %v", strict, err)
+		}
+		if !strict && !slices.Contains(j.Report().Missing(), layerUser) {
+			t.Errorf("missing: %v", j.Report().Missing())
+		}
+		if err := j.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// The program must not outlive the thread that holds it, across users and the
+// signals that the jail forbids.
+func TestDiesWithTheHost(t *testing.T) {
+	if program := os.Getenv(hostEnv); program != "" {
+		dieAsHost(t, program)
+		return
+	}
+	testenv.CheckLeaks(t)
+	program := buildStandIn(t, openDir(t))
+	host := exec.Command("/proc/self/exe", "-test.run=^TestDiesWithTheHost$")
+	host.Env = append(os.Environ(), hostEnv+"="+program)
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	host.ExtraFiles = []*os.File{write} // the program inherits it, and holds it as long as it lives
+	err = host.Run()
+	write.Close()
+	if host.ProcessState == nil || host.ProcessState.Success() {
+		t.Fatalf("the host did not kill itself: %v", err)
+	}
+	if err := read.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := io.ReadAll(read); err != nil || string(text) != "started" {
+		t.Errorf("%q, %v; the program is still there or never was", text, err)
+	}
+}
+
+const hostEnv = "GONDOLIN_TEST_JAIL_HOST"
+
+func dieAsHost(t *testing.T, program string) {
+	t.Helper()
+	alive := os.NewFile(3, "alive")
+	j, err := New(Config{Program: program})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait, _, err := os.Pipe() // never released
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := &exec.Cmd{
+		Path: program, Args: []string{"standin", "/", "0", "", ""}, Env: []string{}, Dir: "/",
+		ExtraFiles: []*os.File{wait, alive}, SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
+	}
+	if err := j.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := alive.WriteString("started"); err != nil {
+		t.Fatal(err)
+	}
+	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	select {}
 }
