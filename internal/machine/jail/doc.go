@@ -33,4 +33,15 @@
 //
 // That thread is in the same Landlock domain as the program, which therefore may
 // trace and signal it as far as Landlock is concerned. Hence seccomp refuses both.
+//
+// # Side effects
+//
+// When root's program gets a user of its own, the kernel marks the host program as not
+// dumpable (PR_SET_DUMPABLE in prctl(2)), since the child changes users while it still
+// shares the host program's memory. It is left so: a core dump would hold secrets.
+//
+// # What it does not hide
+//
+// stat(2), access(2) and readlink(2) are not subject to Landlock: the program can
+// find out which files exist. Modes, owners, times and attributes it cannot change.
 package jail
