@@ -36,6 +36,7 @@ func Diagnose(ctx context.Context, config Config) ([]Finding, error) {
 		{"QEMU", p.diagnoseQEMU},
 		{"accelerator", p.diagnoseAccelerator},
 		{"start", p.diagnoseStart},
+		{"jail", p.diagnoseJail},
 	} {
 		detail, err := check.run(ctx)
 		if ctx.Err() != nil {
@@ -137,8 +138,18 @@ func (p *plan) diagnoseStart(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	p.jail = vm.jail
 	if err := vm.Close(); err != nil && !errors.Is(err, ErrClosed) {
 		return "", err
 	}
 	return fmt.Sprintf("%s in %.1f s", strings.TrimSpace(string(out)), took.Seconds()), nil
+}
+
+// diagnoseJail tells of the jail around the VM that diagnoseStart has started. A
+// layer that is missing is no failure: the VM runs, with one wall less.
+func (p *plan) diagnoseJail(context.Context) (string, error) {
+	if missing := p.jail.Missing(); len(missing) > 0 {
+		return fmt.Sprintf("without %s\n%s", strings.Join(missing, ", "), p.jail), nil
+	}
+	return "complete\n" + p.jail.String(), nil
 }

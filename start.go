@@ -20,6 +20,7 @@ import (
 	"gondolin/internal/image/initramfs"
 	"gondolin/internal/machine"
 	"gondolin/internal/machine/accel"
+	"gondolin/internal/machine/jail"
 	"gondolin/internal/machine/qemu"
 	"gondolin/internal/netstack"
 	"gondolin/internal/paths"
@@ -40,6 +41,7 @@ type plan struct {
 	templates *template.Store
 	template  *template.Template // nil: boot cold
 	watch     *stopwatch
+	jail      jail.Report // around the VM that Diagnose started
 }
 
 // prepare turns a config into a plan. It starts nothing but, where an
@@ -143,7 +145,7 @@ func (p *plan) launch(ctx context.Context) (*VM, error) {
 	}
 	vm := &VM{
 		config: p.config, image: p.image, gateway: p.gateway, mounts: p.mounts,
-		machine: m, control: client, ended: make(chan struct{}),
+		machine: m, control: client, jail: m.Jail(), ended: make(chan struct{}),
 	}
 	if len(p.mounts) > 0 {
 		vm.files = fsserver.New(fsserver.Config{

@@ -12,6 +12,7 @@ import (
 	"gondolin/internal/fsserver"
 	"gondolin/internal/image"
 	"gondolin/internal/machine"
+	"gondolin/internal/machine/jail"
 	"gondolin/internal/wire"
 )
 
@@ -38,7 +39,8 @@ type VM struct {
 	}
 	control *control.Client
 	ready   *wire.Ready
-	timings []Timing // of Start
+	timings []Timing    // of Start
+	jail    jail.Report // around the machine
 
 	sleeper sleeper
 	running context.Context    //nolint:containedctx // done when the VM is being ended; for what it does by itself

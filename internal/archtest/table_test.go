@@ -56,7 +56,7 @@ var bans = []ban{
 
 // table is every package and exactly what it imports: add a line when you add an edge, and be ready to say why.
 var table = map[string]entry{
-	".":                              {imports: []string{"internal/audit", "internal/control", "internal/egress", "internal/fsserver", "internal/guestbin", "internal/image", "internal/image/initramfs", "internal/machine", "internal/machine/accel", "internal/machine/qemu", "internal/netstack", "internal/paths", "internal/template", "internal/wire", "policy", "vfs"}, modules: []string{"golang.org/x/sync", "golang.org/x/sys"}},
+	".":                              {imports: []string{"internal/audit", "internal/control", "internal/egress", "internal/fsserver", "internal/guestbin", "internal/image", "internal/image/initramfs", "internal/machine", "internal/machine/accel", "internal/machine/jail", "internal/machine/qemu", "internal/netstack", "internal/paths", "internal/template", "internal/wire", "policy", "vfs"}, modules: []string{"golang.org/x/sync", "golang.org/x/sys"}},
 	"cmd/gondolin":                   {imports: []string{"internal/cli"}},
 	"cmd/gondolin-guest":             {imports: []string{"internal/guest"}},
 	"internal/archtest":              {},
@@ -82,7 +82,8 @@ var table = map[string]entry{
 	"internal/image/initramfs":       {imports: []string{"internal/paths"}},
 	"internal/machine":               {},
 	"internal/machine/accel":         {imports: []string{"internal/lockfile"}, modules: []string{"golang.org/x/sys"}},
-	"internal/machine/qemu":          {imports: []string{"internal/machine", "internal/machine/accel"}},
+	"internal/machine/jail":          {modules: []string{"golang.org/x/sys"}},
+	"internal/machine/qemu":          {imports: []string{"internal/machine", "internal/machine/accel", "internal/machine/jail"}},
 	"internal/netstack":              {imports: []string{"internal/netstack/ethlink"}, modules: []string{"golang.org/x/net", "golang.org/x/sync", "gvisor.dev/gvisor"}},
 	"internal/netstack/ethlink":      {modules: []string{"golang.org/x/sync", "gvisor.dev/gvisor"}},
 	"internal/netstack/netstacktest": {imports: []string{"internal/netstack", "internal/netstack/ethlink"}, modules: []string{"gvisor.dev/gvisor"}},

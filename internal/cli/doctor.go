@@ -16,7 +16,9 @@ func (a *app) doctorCommand() *cobra.Command {
 		Use:   "doctor",
 		Short: "Check what this host needs to run VMs",
 		Long: `Check, in the order a start needs them, the configuration, the image, QEMU and
-the accelerator, and boot a VM. The exit code is 0 only if all of it works.
+the accelerator, and boot a VM. The exit code is 0 only if all of it works. At last it
+says which layers of the jail around QEMU are active on this host, and why others
+are not; a missing one is no failure.
 
 Whether an accelerator works is found out by booting with it once, and
 remembered for this host, kernel, QEMU and image; --retest forgets that.`,

@@ -8,15 +8,15 @@
 // and no name in the file system: the streams, the monitor and the console are
 // socketpairs whose far ends it inherits, disks (and on Linux the kernel and the
 // initramfs) are open files. It runs with an empty environment, in the root
-// directory, in its own process group, and under its own seccomp filter on Linux,
-// which also sets no_new_privs.
+// directory, in its own process group, under its own seccomp filter on Linux, and
+// there in the jail of package jail besides.
 //
 // # When the host program dies
 //
 // QEMU must not outlive the program that started it, however that ends. On Linux
 // the kernel does it: the parent-death signal (PR_SET_PDEATHSIG in prctl(2)). It is
-// tied to the thread that forked, so that thread is locked to a goroutine which
-// lives as long as QEMU and waits for it. Elsewhere there is no such signal and
+// tied to the thread that forked, so that thread is locked to a goroutine of package
+// jail, which lives as long as QEMU and waits for it. Elsewhere there is no such signal and
 // QEMU carries on when its monitor's connection closes, so a guard does it: a
 // shell that waits for end-of-file on a pipe only the host program holds, and then
 // kills QEMU. Between QEMU's start and the guard's learning its pid lie some

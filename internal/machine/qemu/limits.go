@@ -58,6 +58,22 @@ const (
 	// KiB and takes milliseconds; memory is not part of it.
 	migrateDeadline = 30 * time.Second
 
+	// baseFiles and filesPerCPU are the descriptors QEMU may have: 35 with everything
+	// in use under emulation; KVM adds one for each virtual CPU and two for each queue.
+	baseFiles   = 128
+	filesPerCPU = 4
+	// baseThreads are the threads it may have besides those of virtual CPUs: 64 workers
+	// of the disk's thread pool, RCU, migration, and as many again.
+	baseThreads = 128
+	// overhead is the memory it may use besides the guest's, in bytes: its own is 60 MiB,
+	// and the page cache it fills counts until it is reclaimed.
+	overhead = 256 * mib
+	// translations is what the emulator may use for translated code, in bytes: it takes an
+	// eighth of the host's memory, at most 1 GiB.
+	translations = 1024 * mib
+	// maxStateBytes bounds the file a device state is saved to; it has a few hundred KiB.
+	maxStateBytes = 64 * mib
+
 	// minTSCInterval is over how long the host's time-stamp counter is measured at
 	// least: 20 ms gives better than 10 ppm with clock reads of under 200 ns.
 	minTSCInterval = 20 * time.Millisecond

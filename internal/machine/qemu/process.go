@@ -18,6 +18,7 @@ import (
 
 	"gondolin/internal/machine"
 	"gondolin/internal/machine/accel"
+	"gondolin/internal/machine/jail"
 )
 
 // Options are what a Process needs besides its description.
@@ -27,17 +28,21 @@ type Options struct {
 	// Event is called with each of QEMU's events, one at a time; it must not block
 	// and must not call Execute. Nil means nobody.
 	Event func(Event)
+	// RequireJail fails the start if a layer of the jail cannot be had, see package
+	// jail. Otherwise what can be had is used.
+	RequireJail bool
 }
 
 // Process is a running QEMU. Make one with Start.
 //
-// Four goroutines belong to it: wait, on a thread of its own, and one each for the
-// monitor, the console and QEMU's standard error. They end with QEMU.
+// Five goroutines belong to it: wait, the jail's, which has a thread of its own, and one each
+// for the monitor, the console and QEMU's standard error. They end with QEMU.
 type Process struct {
 	machine Machine
 	log     *slog.Logger
 	onEvent func(Event)
 	cmd     *exec.Cmd
+	jail    *jail.Jail
 	wiring  *wiring
 	monitor *monitor
 	guard   *guard // nil where the kernel does its work
@@ -74,7 +79,7 @@ func Start(ctx context.Context, m Machine, opts Options) (*Process, error) {
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
-	if err := p.launch(); err != nil {
+	if err := p.launch(opts); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, startDeadline)
@@ -110,23 +115,26 @@ func complete(ctx context.Context, m Machine) (Machine, error) {
 }
 
 // launch starts the process and the goroutines. If it fails, nothing is left.
-func (p *Process) launch() (err error) {
-	p.wiring, err = newWiring(p.machine)
-	if err != nil {
+func (p *Process) launch(opts Options) (err error) {
+	if p.jail, err = newJail(p.machine, opts); err != nil {
 		return err
+	}
+	p.wiring, err = newWiring(p.machine, p.jail)
+	if err != nil {
+		return errors.Join(err, p.jail.Close())
 	}
 	defer p.wiring.closeTheirs()
 	args, err := Args(p.machine, p.wiring.fds)
 	if err != nil {
 		p.wiring.closeOurs()
-		return err
+		return errors.Join(err, p.jail.Close())
 	}
 	p.cmd = p.command(args)
 	p.monitor = newMonitor(p.wiring.monitor.ours, p.event)
 	if needsGuard {
 		if p.guard, err = startGuard(); err != nil {
 			p.wiring.closeOurs()
-			return err
+			return errors.Join(err, p.jail.Close())
 		}
 	}
 	p.log.Debug("starting qemu", "command", quoteCommand(p.cmd.Args))
@@ -136,8 +144,9 @@ func (p *Process) launch() (err error) {
 	if err := <-started; err != nil {
 		p.guard.stop()
 		p.wiring.closeOurs()
-		return fmt.Errorf("cannot start qemu: %w", err)
+		return fmt.Errorf("cannot start qemu: %w", errors.Join(err, p.jail.Close()))
 	}
+	p.log.Debug("qemu is jailed", "missing", p.jail.Report().Missing())
 	go p.readMonitor()
 	go p.readConsole()
 	return nil
@@ -154,26 +163,27 @@ func (p *Process) command(args []string) *exec.Cmd {
 	}
 }
 
-// wait starts QEMU, says so, and waits for its end. The thread stays locked until
-// then and ends with the goroutine: the parent-death signal hangs on it.
+// wait starts QEMU, says so, and waits for its end.
 func (p *Process) wait(started chan<- error) {
-	runtime.LockOSThread()
-	err := p.cmd.Start()
+	err := p.jail.Start(p.cmd)
 	if err == nil && p.guard != nil {
 		if err = p.guard.watch(p.cmd.Process.Pid); err != nil {
 			_ = p.cmd.Process.Kill() // fails only if it is gone
-			_ = p.cmd.Wait()         // reports the kill
+			_ = p.jail.Wait()        // reports the kill
 		}
 	}
 	started <- err
 	if err == nil {
-		p.finish(p.cmd.Wait())
+		p.finish(p.jail.Wait())
 	}
 }
 
 // finish closes the streams, collects the last output and says why QEMU ended.
 func (p *Process) finish(waitErr error) {
 	p.guard.stop()
+	if err := p.jail.Close(); err != nil {
+		p.log.Debug("the jail is not cleared up", "error", err)
+	}
 	for _, s := range []stream{p.wiring.control, p.wiring.files, p.wiring.network} {
 		s.ours.Close()
 	}

@@ -6,6 +6,8 @@ import (
 	"net"
 	"os"
 	"syscall"
+
+	"gondolin/internal/machine/jail"
 )
 
 // stream is one socketpair: ours is a net.Conn with deadlines, theirs is
@@ -53,10 +55,11 @@ type wiring struct {
 // firstExtraFD is what os/exec gives the first of ExtraFiles.
 const firstExtraFD = 3
 
-// newWiring makes the streams and opens the files of m, which has its defaults.
-func newWiring(m Machine) (*wiring, error) {
+// newWiring makes the streams and opens the files of m, which has its defaults, for
+// a QEMU in j.
+func newWiring(m Machine, j *jail.Jail) (*wiring, error) {
 	w := &wiring{}
-	if err := errors.Join(w.makeStreams(), w.openFiles(m)); err != nil {
+	if err := errors.Join(w.makeStreams(), w.openFiles(m, j)); err != nil {
 		w.closeTheirs()
 		w.closeOurs()
 		return nil, err
@@ -86,7 +89,7 @@ func (w *wiring) makeStreams() error {
 	return nil
 }
 
-func (w *wiring) openFiles(m Machine) error {
+func (w *wiring) openFiles(m Machine, j *jail.Jail) error {
 	for _, f := range []struct {
 		field, path string
 		inherit     bool
@@ -106,6 +109,10 @@ func (w *wiring) openFiles(m Machine) error {
 			return fmt.Errorf("cannot use machine: %s: %w", f.field, err)
 		}
 		w.opened = append(w.opened, file)
+		if file, err = letOpen(j, f.field, m, file); err != nil {
+			return fmt.Errorf("cannot use machine: %s: %w", f.field, err)
+		}
+		w.opened[len(w.opened)-1] = file
 		if f.inherit {
 			*f.fd = w.pass(file)
 		}

@@ -1,0 +1,6 @@
+package main
+
+const (
+	sysMemfdCreate    = 319
+	sysProcessVMReadv = 310
+)

@@ -1,0 +1,6 @@
+package main
+
+const (
+	sysMemfdCreate    = 279
+	sysProcessVMReadv = 270
+)
