@@ -108,6 +108,7 @@ func (a *agent) quiesce(m *wire.Quiesce, s *rpc.Stream) {
 	if n, err := io.Copy(io.Discard, s); n > 0 || err != nil {
 		return
 	}
+	a.rehearse()
 	if err := a.prepared.Prepare(m); err != nil {
 		a.reply(s, wire.Failure(wire.ReasonOther, err.Error()))
 		return
