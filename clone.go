@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"gondolin/internal/control"
 	"gondolin/internal/machine"
@@ -19,7 +20,7 @@ import (
 
 // templateFormat changes with everything that may differ between two versions of
 // this program that use the same files: above all QEMU's arguments.
-const templateFormat = 1
+const templateFormat = 2
 
 // findTemplate finds, or makes, the template of this plan. A template that cannot
 // be had is no reason not to start: the VM then boots.
@@ -67,17 +68,12 @@ func (p *plan) templateKey() (string, error) {
 		return "", err
 	}
 	m := p.machine
-	m.Initrd = "" // named by what is in it, below
-	initrd, err := os.ReadFile(p.machine.Initrd)
-	if err != nil {
-		return "", fmt.Errorf("cannot read the boot archive: %w", err)
-	}
+	m.Initrd = filepath.Base(m.Initrd) // a digest of what is in it
 	raw, err := json.Marshal(struct {
 		Format  int
 		Host    accel.Key
 		Machine qemu.Machine
-		Initrd  [sha256.Size]byte
-	}{templateFormat, host, m, sha256.Sum256(initrd)})
+	}{templateFormat, host, m})
 	if err != nil {
 		return "", fmt.Errorf("cannot name the template: %w", err)
 	}
@@ -115,14 +111,8 @@ func (p *plan) quiesce(ctx context.Context, m machine.Machine, client *control.C
 	ctx, cancel := context.WithTimeoutCause(ctx, p.config.StartTimeout,
 		fmt.Errorf("the guest was not ready within %v", p.config.StartTimeout))
 	defer cancel()
-	if err := client.Quiesce(ctx, wire.Quiesce{Network: guestNetwork()}); err != nil {
-		m.Close()
-		if merr := m.Err(); merr != nil {
-			return merr
-		}
-		return consoleError(err, m.Console())
-	}
-	return nil
+	err := client.Quiesce(ctx, wire.Quiesce{Network: guestNetwork()})
+	return bootFailure(m, err)
 }
 
 // startMachine starts a clone of the plan's template, or boots.

@@ -88,5 +88,18 @@ func consoleError(err error, console []byte) error {
 	return fmt.Errorf("%w\nthe guest's console ended with:\n  %s", err, strings.Join(lines, "\n  "))
 }
 
+// bootFailure ends a machine whose guest did not come up because of err, and says
+// why: the machine's own reason if it has one.
+func bootFailure(m machine.Machine, err error) error {
+	if err == nil {
+		return nil
+	}
+	m.Close()
+	if merr := m.Err(); merr != nil {
+		return merr
+	}
+	return consoleError(err, m.Console())
+}
+
 // consoleLines is how much of the console an error shows.
 const consoleLines = 12

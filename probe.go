@@ -2,7 +2,6 @@ package gondolin
 
 import (
 	"context"
-	"fmt"
 
 	"gondolin/internal/control"
 	"gondolin/internal/machine/accel"
@@ -46,12 +45,6 @@ func (p *plan) tryAccelerator(ctx context.Context, a accel.Accel) error {
 		return err
 	}
 	defer client.Close()
-	if _, err := client.Setup(ctx, wire.Setup{}); err != nil {
-		m.Close()
-		if merr := m.Err(); merr != nil {
-			return merr
-		}
-		return fmt.Errorf("the guest did not answer: %w", err)
-	}
-	return nil
+	_, err = client.Setup(ctx, wire.Setup{})
+	return bootFailure(m, err)
 }
