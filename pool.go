@@ -32,7 +32,11 @@ const maxPool = 1024
 
 // retryDelay is how long a pool waits after a VM could not be started, doubled each
 // time up to maxRetryDelay.
+//
+// refillDelay lets the first command in a VM that was handed over go before the
+// start of the next VM, which would compete with it for processors.
 const (
+	refillDelay   = 150 * time.Millisecond
 	retryDelay    = 100 * time.Millisecond
 	maxRetryDelay = 30 * time.Second
 )
@@ -142,6 +146,9 @@ func (p *Pool) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		if len(p.ready) == cap(p.ready) {
 			p.rest(ctx)
+			if len(p.ready) > 0 {
+				sleep(ctx, refillDelay)
+			}
 			continue
 		}
 		vm, err := p.startWarm(ctx)
