@@ -145,7 +145,7 @@ func (c *Cmd) Start() error {
 	}
 	if err := c.vm.begin(c.ctx); err != nil {
 		c.closePipes()
-		return err
+		return c.vm.failure(err)
 	}
 	p, err := c.vm.control.Start(c.ctx, req)
 	if err != nil {

@@ -54,8 +54,11 @@ func (vm *VM) resumeLocked(ctx context.Context) error {
 	if !vm.sleeper.paused {
 		return nil
 	}
+	if err := vm.gone(); err != nil {
+		return err
+	}
 	if err := vm.machine.Resume(ctx); err != nil {
-		return fmt.Errorf("cannot resume the VM: %w", vm.failure(err))
+		return fmt.Errorf("cannot resume the VM: %w", err)
 	}
 	vm.sleeper.paused = false
 	return vm.control.SetClock(ctx, time.Now())

@@ -46,7 +46,20 @@ func TestPause(t *testing.T) {
 	if out := vmtest.Output(t, vm, "echo awake"); out != "awake\n" || vm.Paused() {
 		t.Errorf("%q, paused %v", out, vm.Paused())
 	}
+	// A VM that is closed while it is paused cannot be woken.
+	if err := vm.Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	vm.Close()
+	if err := vm.Command(t.Context(), "true").Run(); !errors.Is(err, gondolin.ErrClosed) {
+		t.Errorf("a command in a VM closed while paused: %v", err)
+	}
+	if err := vm.Resume(t.Context()); !errors.Is(err, gondolin.ErrClosed) {
+		t.Errorf("resuming a closed VM: %v", err)
+	}
+	running := vmtest.Start(t, gondolin.Config{})
+	running.Close()
+	vm = running
 	if err := vm.Pause(t.Context()); !errors.Is(err, gondolin.ErrClosed) {
 		t.Errorf("pausing a closed VM: %v", err)
 	}

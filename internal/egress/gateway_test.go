@@ -288,7 +288,7 @@ func TestAllowedAndDenied(t *testing.T) {
 			return e.Kind == audit.Request && e.Decision == audit.Deny && e.Host == host && e.Reason != ""
 		})
 	}
-	if resp, body := w.do("POST", "https://read.test/", nil); resp.StatusCode != 403 || !strings.Contains(body, "does not cover") {
+	if resp, body := w.do("POST", "https://read.test/", nil); resp.StatusCode != 403 || !strings.Contains(body, "does not cover") || strings.Contains(body, "--allow-host") {
 		t.Errorf("POST: %d %q", resp.StatusCode, body)
 	}
 	if got := w.seen(); len(got) != allowed {
