@@ -70,6 +70,8 @@ type Cmd struct {
 	process   *control.Process
 	pipes     []io.Closer // our ends, closed by Wait
 	stdinPipe io.Closer   // the one of them that is Stdin, if any
+	number    uint64      // in the audit
+	began     time.Time   // when it was recorded there
 	waited    bool
 	copied    chan error // one for each output
 	input     chan error // what Stdin's Read failed with, if it did
@@ -147,15 +149,29 @@ func (c *Cmd) Start() error {
 		c.closePipes()
 		return c.vm.failure(err)
 	}
-	p, err := c.vm.control.Start(c.ctx, req)
+	p, err := c.launch(req)
 	if err != nil {
 		c.vm.finish()
 		c.closePipes()
-		return c.vm.startError(err)
+		return err
 	}
 	c.process = p
 	c.connect()
 	return nil
+}
+
+// launch has the guest start the command, and both recorded.
+func (c *Cmd) launch(req wire.Exec) (*control.Process, error) {
+	if err := c.auditStart(); err != nil {
+		return nil, err
+	}
+	p, err := c.vm.control.Start(c.ctx, req)
+	if err != nil {
+		err = c.vm.startError(err)
+		c.auditEnd(err)
+		return nil, err
+	}
+	return p, nil
 }
 
 // request describes the command to the guest.

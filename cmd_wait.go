@@ -29,6 +29,13 @@ func (c *Cmd) Wait() error {
 	defer c.vm.finish()
 	defer c.closePipes()
 	defer c.process.Release()
+	err := c.await()
+	c.auditEnd(err)
+	return err
+}
+
+// await waits for the end, with the context's end in view.
+func (c *Cmd) await() error {
 	s := c.supervise()
 	defer s.stop()
 	err := c.exit(s.over)

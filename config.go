@@ -52,10 +52,19 @@ type Config struct {
 	// [RootMount].
 	Mounts map[string]vfs.FS
 
-	// Audit receives one JSON object a line for every DNS answer, connection and
-	// request. nil: none. After it has failed to take one, requests and connections
-	// are refused.
+	// Audit receives one JSON object a line for every event: DNS answers,
+	// connections, requests, commands, what the VM does. nil: none. After it, or one
+	// of the fields below, has failed to take one, requests, connections and
+	// commands are refused.
 	Audit io.Writer
+	// AuditFile receives the same, and is what can be verified afterwards; several
+	// VMs may share it. nil: none.
+	AuditFile *AuditFile
+	// AuditLog receives the same as log records. nil: none.
+	AuditLog *slog.Logger
+	// AuditEvents receives the same as values. It must be received from until the VM
+	// is closed: the guest waits meanwhile. nil: none.
+	AuditEvents chan<- AuditEvent
 	// Log receives what the library wants known. nil: nothing.
 	Log *slog.Logger
 

@@ -40,11 +40,18 @@ func (vm *VM) run(ctx context.Context) {
 	err := g.Wait()
 	vm.machine.Close()
 	vm.control.Close()
+	vm.stop()
+	vm.lifecycle("end", vm.noteEnd(err))
+}
+
+// noteEnd settles why the VM ended, which is no error if it was closed.
+func (vm *VM) noteEnd(err error) error {
 	vm.mu.Lock()
 	defer vm.mu.Unlock()
 	if !vm.closed {
 		vm.err = vm.cause(err)
 	}
+	return vm.err
 }
 
 func (vm *VM) runPart(ctx context.Context, p part) error {

@@ -40,6 +40,7 @@ func (vm *VM) pauseLocked(ctx context.Context) error {
 		return fmt.Errorf("cannot pause the VM: %w", err)
 	}
 	vm.sleeper.paused = true
+	vm.lifecycle("pause", nil)
 	return nil
 }
 
@@ -61,6 +62,7 @@ func (vm *VM) resumeLocked(ctx context.Context) error {
 		return fmt.Errorf("cannot resume the VM: %w", err)
 	}
 	vm.sleeper.paused = false
+	vm.lifecycle("resume", nil)
 	return vm.control.SetClock(ctx, time.Now())
 }
 

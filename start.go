@@ -37,6 +37,9 @@ type plan struct {
 	machine qemu.Machine
 	mounts  []mount
 	gateway *egress.Gateway
+	id      string        // of the VM, in the audit
+	audit   *audit.Log    // nil: no record
+	over    chan struct{} // closed when the VM is being ended
 
 	templates *template.Store
 	template  *template.Template // nil: boot cold
@@ -47,7 +50,7 @@ type plan struct {
 // prepare turns a config into a plan. It starts nothing but, where an
 // accelerator has not been tried before, a trial VM.
 func prepare(ctx context.Context, config Config) (*plan, error) {
-	p := &plan{config: config, watch: newStopwatch()}
+	p := &plan{config: config, watch: newStopwatch(), id: newID(), over: make(chan struct{})}
 	for _, step := range []func(context.Context) error{
 		p.findDirs, p.planNetwork, p.planMounts, p.findImage, p.planMachine, p.chooseAccelerator, p.findTemplate,
 	} {
@@ -65,14 +68,11 @@ func (p *plan) findDirs(context.Context) (err error) {
 }
 
 func (p *plan) planNetwork(context.Context) (err error) {
-	var log *audit.Log
-	if p.config.Audit != nil {
-		log = audit.New(p.config.Audit)
-	}
+	p.audit = p.config.auditLog(p.id, p.over)
 	up := p.config.Upstream
 	p.gateway, err = egress.New(egress.Config{
 		Policy:   p.config.Network,
-		Audit:    log,
+		Audit:    p.audit,
 		Logger:   p.config.Log,
 		Resolver: up.Resolver,
 		Dialer:   up.DialContext,
@@ -134,17 +134,21 @@ func (p *plan) agent() ([]byte, error) {
 
 // launch makes the plan live.
 func (p *plan) launch(ctx context.Context) (*VM, error) {
+	err := p.audit.Record(audit.Event{Kind: audit.Lifecycle, Phase: "start", Source: p.image.Digest})
+	if err != nil {
+		return nil, fmt.Errorf("cannot start: it cannot be recorded: %w", err)
+	}
 	m, err := p.startMachine(ctx)
 	if err != nil {
-		return nil, err
+		return nil, p.launchFailed(err)
 	}
 	client, err := control.New(m.Control())
 	if err != nil {
 		m.Close()
-		return nil, err
+		return nil, p.launchFailed(err)
 	}
 	vm := &VM{
-		config: p.config, image: p.image, gateway: p.gateway, mounts: p.mounts,
+		config: p.config, image: p.image, gateway: p.gateway, audit: p.audit, mounts: p.mounts,
 		machine: m, control: client, jail: m.Jail(), ended: make(chan struct{}),
 	}
 	if len(p.mounts) > 0 {
@@ -154,6 +158,7 @@ func (p *plan) launch(ctx context.Context) (*VM, error) {
 	}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx)) // the VM outlives the start
 	vm.running, vm.stop = run, stop
+	context.AfterFunc(run, func() { close(p.over) })
 	go vm.run(run)
 	if err := vm.setup(ctx); err != nil {
 		vm.Close()
@@ -161,8 +166,15 @@ func (p *plan) launch(ctx context.Context) (*VM, error) {
 	}
 	p.watch.lap("guest")
 	vm.timings = p.watch.timings
+	vm.auditReady()
 	vm.rest()
 	return vm, nil
+}
+
+// launchFailed records that no VM came to be.
+func (p *plan) launchFailed(err error) error {
+	failed := p.audit.Record(audit.Event{Kind: audit.Lifecycle, Phase: "end", Reason: err.Error()})
+	return errors.Join(err, failed)
 }
 
 // maxHandles leaves a guest a quarter of this process's descriptors, each open file of

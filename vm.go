@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"gondolin/internal/audit"
 	"gondolin/internal/control"
 	"gondolin/internal/egress"
 	"gondolin/internal/fsserver"
@@ -30,6 +32,7 @@ type VM struct {
 	config  Config
 	image   *image.Image
 	gateway *egress.Gateway
+	audit   *audit.Log       // nil: no record
 	files   *fsserver.Server // nil without mounts
 	mounts  []mount
 
@@ -41,6 +44,8 @@ type VM struct {
 	ready   *wire.Ready
 	timings []Timing    // of Start
 	jail    jail.Report // around the machine
+
+	commands atomic.Uint64 // numbers the commands
 
 	sleeper sleeper
 	running context.Context    //nolint:containedctx // done when the VM is being ended; for what it does by itself

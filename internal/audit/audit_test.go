@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -15,12 +17,14 @@ import (
 
 func TestRecord(t *testing.T) {
 	var out bytes.Buffer
-	l := audit.New(&out)
+	l := audit.New(&out).For("vm1")
 	when := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	if err := l.Record(audit.Event{Time: when, Kind: audit.Request, Decision: audit.Deny, Reason: "no", Method: "GET", Status: 403, Secrets: []string{"T"}}); err != nil {
 		t.Fatal(err)
 	}
-	want := `{"time":"2026-01-02T03:04:05Z","kind":"request","decision":"deny","reason":"no","method":"GET","status":403,"secrets":["T"]}` + "\n"
+	// The hash was computed with sha256sum over 32 zero bytes and the text before it.
+	want := `{"v":1,"time":"2026-01-02T03:04:05Z","vm":"vm1","kind":"request","decision":"deny","reason":"no","method":"GET","status":403,"secrets":["T"],"seq":1` +
+		`,"hash":"018cc9e347491f29db9ab017199e820df37871ec2d9faffeecb2ecfb56a704ca"}` + "\n"
 	if out.String() != want {
 		t.Errorf("got  %swant %s", out.String(), want)
 	}
@@ -28,31 +32,46 @@ func TestRecord(t *testing.T) {
 
 func TestNilRecordsNothing(t *testing.T) {
 	var l *audit.Log
-	if err := errors.Join(l.Record(audit.Event{}), l.Err(), l.Redacting("x").Record(audit.Event{})); err != nil {
+	l.Redact("x")
+	if err := errors.Join(l.Record(audit.Event{}), l.Err(), l.For("x").Record(audit.Event{})); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestBoundedValidRedacted(t *testing.T) {
 	var out bytes.Buffer
-	l := audit.New(&out).Redacting("hunter2-hunter2")
-	secrets := make([]string, 1000)
-	secrets[0] = "hunter2-hunter2"
+	l := audit.New(&out)
+	l.Redact("hunter2")
+	l.For("other").Redact("hunter2-hunter2") // for all, and the longer one wins
+	secrets, args := make([]string, 1000), make([]string, 1000)
+	secrets[0], args[0] = "hunter2-hunter2", "hunter2-hunter2"
 	bad := strings.Repeat("\xff\x00é", 5000)
+	for i := range args[1:] {
+		args[i+1] = bad
+	}
+	phases := map[string]float64{"hunter2": 1}
+	for range 1000 {
+		phases[strings.Repeat("é", len(phases))] = 1e300
+	}
 	straddling := strings.Repeat("a", 1024-7) + "hunter2-hunter2"
 	if err := l.Record(audit.Event{
-		Kind: audit.Request, Rule: bad, Reason: straddling, Name: "xhunter2-hunter2x", Type: bad, Address: bad, Scheme: bad, Method: bad, Host: bad, Path: "/hunter2-hunter2", Secrets: secrets,
+		Kind: audit.Request, Phase: bad, Code: bad, Rule: bad, Reason: straddling, Name: "xhunter2-hunter2x", Type: bad, Address: bad, Scheme: bad,
+		Method: bad, Host: bad, Path: "/hunter2-hunter2", Secrets: secrets, Args: args, Dir: bad, User: bad, Mount: bad, Op: bad, To: bad,
+		Policy: bad, Source: bad, Phases: phases, Previous: bad,
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if out.Len() > 100<<10 || !utf8.Valid(out.Bytes()) || bytes.Count(out.Bytes(), []byte("\n")) != 1 {
+	if out.Len() > audit.MaxLine || !utf8.Valid(out.Bytes()) || bytes.Count(out.Bytes(), []byte("\n")) != 1 {
 		t.Errorf("%d bytes", out.Len())
 	}
-	if strings.Contains(out.String(), "hunter2") {
+	if strings.Contains(out.String(), "hunter2") || strings.Contains(out.String(), "]-[") {
 		t.Errorf("the value is in %s", out.String())
 	}
-	if secrets[0] != "hunter2-hunter2" {
+	if secrets[0] != "hunter2-hunter2" || args[0] != "hunter2-hunter2" {
 		t.Error("the caller's slice was changed")
+	}
+	if _, err := audit.VerifyLines(&out, audit.Hash{}); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -68,30 +87,29 @@ func TestConcurrentLinesAreWhole(t *testing.T) {
 		})
 	}
 	group.Wait()
-	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	if len(lines) != 1600 {
-		t.Fatalf("%d lines", len(lines))
-	}
-	for _, line := range lines {
-		if !json.Valid([]byte(line)) {
-			t.Fatalf("not JSON: %s", line)
-		}
+	report, err := audit.VerifyLines(&out, audit.Hash{})
+	if err != nil || report.Events != 1600 {
+		t.Fatalf("%+v, %v", report, err)
 	}
 }
 
-type broken struct{}
+type broken struct{ writes int }
 
 var errDisk = errors.New("disk full")
 
-func (broken) Write([]byte) (int, error) { return 0, errDisk }
+func (b *broken) Write([]byte) (int, error) { b.writes++; return 0, errDisk }
 
-func TestWriterErrorSurfaces(t *testing.T) {
-	l := audit.New(broken{})
+func TestWriterErrorSurfacesAndStays(t *testing.T) {
+	b := &broken{}
+	l := audit.New(b)
 	if err := l.Record(audit.Event{}); !errors.Is(err, errDisk) {
 		t.Error(err)
 	}
-	if err := l.Redacting("x").Err(); !errors.Is(err, errDisk) {
+	if err := l.For("x").Err(); !errors.Is(err, errDisk) {
 		t.Error(err)
+	}
+	if err := l.Record(audit.Event{}); !errors.Is(err, errDisk) || b.writes != 1 {
+		t.Errorf("%v after %d writes: a line after a lost one would break the chain", err, b.writes)
 	}
 }
 
@@ -102,5 +120,47 @@ func TestControlCharactersAreReplaced(t *testing.T) {
 	}
 	if strings.ContainsAny(out.String(), "\x1b\u009b\u202e\x7f") || strings.Count(out.String(), "\n") != 1 || !strings.Contains(out.String(), "é") {
 		t.Errorf("line %q", out.String())
+	}
+}
+
+// TestSlogHasEveryField compares with what the schema's own encoding has.
+func TestSlogHasEveryField(t *testing.T) {
+	one := 1
+	e := audit.Event{
+		VM: "a", Kind: audit.Exec, Phase: "b", Decision: audit.Deny, Code: "c", Rule: "d", Reason: "e", Name: "f", Type: "g", Address: "h", Port: 1,
+		Request: 2, Scheme: "i", Method: "j", Host: "k", Path: "l", Status: 3, Sent: 4, Received: 5, Secrets: []string{"m"}, Exec: 6, Args: []string{"n"},
+		Dir: "o", User: "p", PID: 7, Exit: &one, Signal: 8, Mount: "q", Op: "r", To: "s", Policy: "t", Source: "u", Phases: map[string]float64{"v": 9},
+		DurationMS: 10,
+	}
+	var text bytes.Buffer
+	if err := audit.To(audit.Slog(slog.New(slog.NewJSONHandler(&text, nil)))).Record(e); err != nil {
+		t.Fatal(err)
+	}
+	var logged, encoded map[string]any
+	raw, _ := json.Marshal(e)
+	if err := errors.Join(json.Unmarshal(text.Bytes(), &logged), json.Unmarshal(raw, &encoded)); err != nil {
+		t.Fatal(err)
+	}
+	if logged["level"] != "WARN" || logged["msg"] != "audit" {
+		t.Errorf("%v", logged)
+	}
+	delete(encoded, "v")
+	for key := range encoded {
+		if _, ok := logged[key]; !ok {
+			t.Errorf("%s is not logged", key)
+		}
+	}
+}
+
+func TestChannelWaitsAndStops(t *testing.T) {
+	ch, done := make(chan audit.Event), make(chan struct{})
+	l := audit.To(audit.Lines(io.Discard), audit.Channel(ch, done))
+	go func() { _ = l.Record(audit.Event{Kind: audit.DNS, Name: "a.test"}) }()
+	if e := <-ch; e.Name != "a.test" || e.Version != audit.Version || e.Time.IsZero() {
+		t.Errorf("%+v", e)
+	}
+	close(done)
+	if err := l.Record(audit.Event{Kind: audit.DNS}); err == nil || l.Err() == nil {
+		t.Error("an event that nobody took is recorded")
 	}
 }

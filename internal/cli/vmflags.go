@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -20,14 +21,15 @@ import (
 
 // vmFlags are the flags of every command that starts a VM.
 type vmFlags struct {
-	image, memory, accel, audit, upstreamCA string
-	cold, timings                           bool
-	cpus                                    int
-	timeout                                 time.Duration
-	allow, internal, secrets, hosts         []string
-	hostMounts, memoryMounts, env           []string
-	cwd                                     string
-	user                                    string
+	image, memory, accel, upstreamCA string
+	audit                            auditFlags
+	cold, timings                    bool
+	cpus                             int
+	timeout                          time.Duration
+	allow, internal, secrets, hosts  []string
+	hostMounts, memoryMounts, env    []string
+	cwd                              string
+	user                             string
 }
 
 func (f *vmFlags) register(flags *pflag.FlagSet) {
@@ -49,11 +51,11 @@ func (f *vmFlags) register(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.env, "env", nil, "set a variable for the command: `NAME=VALUE`, or NAME to pass it on (repeatable)")
 	flags.StringVar(&f.cwd, "cwd", "", "working directory in the guest (default: the user's home)")
 	flags.StringVar(&f.user, "user", "", "run as `USER[:GROUP]` of the guest (default root)")
-	flags.StringVar(&f.audit, "audit", "", "append a JSON line for every DNS answer, connection and request to `FILE`")
+	f.audit.register(flags)
 }
 
 // config turns the flags into a Config. The caller closes the audit file.
-func (a *app) config(f *vmFlags) (config gondolin.Config, audit *os.File, err error) {
+func (a *app) config(f *vmFlags) (config gondolin.Config, audit io.Closer, err error) {
 	config = gondolin.Config{
 		Image: f.image, CPUs: f.cpus, Log: a.log, Cold: f.cold,
 		Network: policy.Network{AllowInternal: f.internal},
@@ -80,15 +82,8 @@ func (a *app) config(f *vmFlags) (config gondolin.Config, audit *os.File, err er
 	if config.Upstream, err = parseUpstream(f.hosts, f.upstreamCA); err != nil {
 		return config, nil, err
 	}
-	if f.audit == "" {
-		return config, nil, nil
-	}
-	audit, err = os.OpenFile(f.audit, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-	if err != nil {
-		return config, nil, fmt.Errorf("cannot write the audit: %w", err)
-	}
-	config.Audit = audit
-	return config, audit, nil
+	audit, err = f.audit.open(&config)
+	return config, audit, err
 }
 
 // parseSize reads a number of bytes with an optional binary suffix. Empty is 0.

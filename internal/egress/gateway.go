@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"sync/atomic"
 
 	"gondolin/internal/audit"
 	"gondolin/internal/netstack"
@@ -56,6 +57,7 @@ type Gateway struct {
 	dialer   Dialer
 	roots    *x509.CertPool
 	hostNets func() ([]netip.Addr, error)
+	numbers  *atomic.Uint64 // requests so far
 }
 
 // New checks the policy, and makes the sandbox's CA and placeholders. It
@@ -74,9 +76,10 @@ func New(cfg Config) (*Gateway, error) {
 		return nil, err
 	}
 	g := &Gateway{
-		engine: engine, vault: v, ca: ca, names: new(netstack.Names), audit: cfg.Audit.Redacting(v.values()...), logger: cfg.Logger,
+		engine: engine, vault: v, ca: ca, names: new(netstack.Names), audit: cfg.Audit, numbers: new(atomic.Uint64), logger: cfg.Logger,
 		resolver: cfg.Resolver, dialer: cfg.Dialer, roots: cfg.RootCAs, hostNets: cfg.HostAddrs,
 	}
+	cfg.Audit.Redact(v.values()...)
 	if g.logger == nil {
 		g.logger = slog.New(slog.DiscardHandler)
 	}

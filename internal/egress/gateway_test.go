@@ -260,9 +260,13 @@ func TestAllowedAndDenied(t *testing.T) {
 			t.Errorf("%s: %d %q", url, resp.StatusCode, body)
 		}
 	}
-	e := w.waitEvent(func(e audit.Event) bool { return e.Kind == audit.Request && e.Path == "/x" })
+	e := w.waitEvent(func(e audit.Event) bool { return e.Kind == audit.Response && e.Path == "/x" })
 	if e.Decision != audit.Allow || e.Rule != "api.test 80,443,8443" || e.Status != 200 || e.Received != 5 || e.Host != "api.test" || e.Port != 443 {
 		t.Errorf("event = %+v", e)
+	}
+	asked := w.waitEvent(func(r audit.Event) bool { return r.Kind == audit.Request && r.Path == "/x" })
+	if asked.Request != e.Request || asked.Seq >= e.Seq || asked.Decision != audit.Allow || asked.Status != 0 {
+		t.Errorf("request = %+v, response = %+v", asked, e)
 	}
 	allowed := len(w.seen())
 	for url, reason := range map[string]string{
@@ -285,7 +289,7 @@ func TestAllowedAndDenied(t *testing.T) {
 		}
 		host := resp.host
 		w.waitEvent(func(e audit.Event) bool {
-			return e.Kind == audit.Request && e.Decision == audit.Deny && e.Host == host && e.Reason != ""
+			return (e.Kind == audit.Request || e.Kind == audit.Response) && e.Decision == audit.Deny && e.Host == host && e.Reason != ""
 		})
 	}
 	if resp, body := w.do("POST", "https://read.test/", nil); resp.StatusCode != 403 || !strings.Contains(body, "does not cover") || strings.Contains(body, "--allow-host") {

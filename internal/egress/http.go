@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -18,15 +19,17 @@ import (
 
 // exchange is one request and what is known of it so far.
 type exchange struct {
-	query   policy.Request
-	start   time.Time
-	rule    string
-	denied  *denial
-	failure string   // why the response is not the server's
-	ours    bool     // the response is complete and did not come from the server
-	note    string   // what else the audit log should say
-	secrets []string // names of the secrets sent
-	encoded []string // header values that hold a secret in encoded form
+	id       uint64 // number in the audit log
+	query    policy.Request
+	start    time.Time
+	rule     string
+	denied   *denial
+	admitted bool     // it was recorded, and will be as a response
+	failure  string   // why the response is not the server's
+	ours     bool     // the response is complete and did not come from the server
+	note     string   // what else the audit log should say
+	secrets  []string // names of the secrets sent
+	encoded  []string // header values that hold a secret in encoded form
 
 	status   int
 	sent     atomic.Int64 // body bytes; a transport may still read the body when the response is done
@@ -50,12 +53,15 @@ func (s *session) serveRequest(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		panic(http.ErrAbortHandler) // cannot be: every connection is one
 	}
-	x := &exchange{start: time.Now()}
+	x := &exchange{id: s.numbers.Add(1), start: time.Now()}
 	out := &responseWriter{ResponseWriter: w, x: x, vault: s.vault}
 	defer s.finish(x, out)
 	var d *denial
 	if x.query, d = conn.target(r); d == nil {
 		x.rule, d = s.decide(x.query)
+	}
+	if d == nil {
+		d = s.admit(x)
 	}
 	if d != nil {
 		x.refuse(out, d)
@@ -80,21 +86,44 @@ func (s *session) finish(x *exchange, out *responseWriter) {
 			}
 		}
 	}
-	s.recordRequest(x)
+	s.recordEnd(x)
 	if p != nil && !x.ours {
 		panic(http.ErrAbortHandler)
 	}
 }
 
-func (s *session) recordRequest(x *exchange) {
-	e := audit.Event{
-		Kind: audit.Request, Decision: audit.Allow, Rule: x.rule, Reason: x.failure,
-		Scheme: x.query.Scheme, Method: x.query.Method, Host: x.query.Host, Port: x.query.Port, Path: x.query.Path,
-		Status: x.status, Sent: x.sent.Load(), Received: x.received.Load(), DurationMS: elapsed(x.start), Secrets: x.secrets,
+// admit records a request that is about to be forwarded. What cannot be recorded
+// is not forwarded.
+func (s *session) admit(x *exchange) *denial {
+	e := x.event(audit.Request, audit.Allow)
+	e.Rule = x.rule
+	s.record(e)
+	x.admitted = true
+	if s.audit.Err() != nil {
+		return unrecorded()
 	}
-	if e.Reason == "" {
-		e.Reason = x.note
+	return nil
+}
+
+// event is what every event about a request has.
+func (x *exchange) event(kind audit.Kind, decision audit.Decision) audit.Event {
+	q := x.query
+	return audit.Event{
+		Kind: kind, Decision: decision, Request: x.id,
+		Scheme: q.Scheme, Method: q.Method, Host: q.Host, Port: q.Port, Path: q.Path,
 	}
+}
+
+// recordEnd records how a request ended: one that was never admitted as the
+// request it was.
+func (s *session) recordEnd(x *exchange) {
+	kind := audit.Response
+	if !x.admitted {
+		kind = audit.Request
+	}
+	e := x.event(kind, audit.Allow)
+	e.Rule, e.Reason = x.rule, cmp.Or(x.failure, x.note)
+	e.Status, e.Sent, e.Received, e.DurationMS, e.Secrets = x.status, x.sent.Load(), x.received.Load(), elapsed(x.start), x.secrets
 	if x.denied != nil {
 		e.Decision, e.Rule, e.Reason = audit.Deny, "", x.denied.reason
 	}
@@ -104,7 +133,7 @@ func (s *session) recordRequest(x *exchange) {
 // decide asks the policy. Whatever cannot be recorded is not allowed.
 func (s *session) decide(q policy.Request) (rule string, d *denial) {
 	if err := s.audit.Err(); err != nil {
-		return "", &denial{status: http.StatusServiceUnavailable, reason: "the audit log cannot be written"}
+		return "", unrecorded()
 	}
 	decision := s.engine.Request(q)
 	if decision.Allowed {
@@ -122,6 +151,10 @@ func (s *session) decide(q policy.Request) (rule string, d *denial) {
 		d.hint = "allow it with --allow-host " + host
 	}
 	return "", d
+}
+
+func unrecorded() *denial {
+	return &denial{status: http.StatusServiceUnavailable, reason: "the audit log cannot be written"}
 }
 
 // refuse answers with a line of text.

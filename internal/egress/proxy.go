@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"gondolin/internal/audit"
 	"gondolin/policy"
 )
 
@@ -67,6 +68,12 @@ func (m *lastMile) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, d
 	}
 	x.secrets, x.encoded = done.used, done.encoded
+	if len(done.used) > 0 {
+		s.record(audit.Event{Kind: audit.Secret, Decision: audit.Allow, Request: x.id, Secrets: done.used, Host: q.Host, Port: q.Port})
+		if s.audit.Err() != nil {
+			return nil, unrecorded()
+		}
+	}
 	if _, asked := r.Header["Accept-Encoding"]; asked && len(done.used) > 0 {
 		r.Header.Set("Accept-Encoding", "identity") // so that the answer can be scrubbed
 	}

@@ -91,7 +91,7 @@ func TestLargeBodiesStream(t *testing.T) {
 	if got, want := <-answered, fmt.Sprintf("%d <nil>", size); got != want {
 		t.Errorf("upload: %q, want %q", got, want)
 	}
-	e := w.waitEvent(func(e audit.Event) bool { return e.Path == "/up" })
+	e := w.waitEvent(func(e audit.Event) bool { return e.Kind == audit.Response && e.Path == "/up" })
 	if e.Sent != size || e.Status != 200 {
 		t.Errorf("event = %+v", e)
 	}
@@ -298,7 +298,7 @@ func TestWebSocketUpgrade(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 	stream.Close()
-	e := w.waitEvent(func(e audit.Event) bool { return e.Path == "/ws" })
+	e := w.waitEvent(func(e audit.Event) bool { return e.Kind == audit.Response && e.Path == "/ws" })
 	if e.Status != 101 || e.Sent != 9 || e.Received != 14 {
 		t.Errorf("event = %+v", e)
 	}
