@@ -69,7 +69,7 @@ var table = map[string]entry{
 	"internal/fingerprint":           {modules: []string{"golang.org/x/sys"}},
 	"internal/lockfile":              {modules: []string{"golang.org/x/sys"}},
 	"internal/template":              {imports: []string{"internal/fingerprint", "internal/lockfile", "internal/paths"}, modules: []string{"golang.org/x/sys"}},
-	"internal/fsserver":              {imports: []string{"vfs"}, modules: []string{"golang.org/x/sync"}},
+	"internal/fsserver":              {imports: []string{"vfs"}, modules: []string{"github.com/fxamacker/cbor/v2", "golang.org/x/sync"}},
 	"internal/guest":                 {imports: []string{"internal/guest/boot", "internal/guest/execd", "internal/guest/reap", "internal/guest/setup", "internal/rpc", "internal/wire"}, modules: []string{"golang.org/x/sys"}},
 	"internal/guest/boot":            {imports: []string{"internal/wire"}, modules: []string{"golang.org/x/sys"}},
 	"internal/guest/execd":           {imports: []string{"internal/guest/reap", "internal/rpc", "internal/wire"}, modules: []string{"golang.org/x/sys"}},

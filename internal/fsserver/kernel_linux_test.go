@@ -87,7 +87,7 @@ func mountKernel(t *testing.T, mounts ...vfs.FS) *kernel {
 	}
 	guest, host := socketpair(t)
 	go func() { k.served <- k.server.Run(t.Context(), host) }()
-	go func() { k.pumped <- fusepump.Run(dev, guest); guest.Close() }()
+	go func() { k.pumped <- fusepump.Run(dev, guest, new(fusepump.Gate)); guest.Close() }()
 	t.Cleanup(func() {
 		if err := unix.Unmount(k.dir, unix.MNT_DETACH); err != nil {
 			t.Errorf("unmount: %v", err)
@@ -303,7 +303,7 @@ func TestKernelHostGone(t *testing.T) {
 	served := make(chan error, 1)
 	go func() { served <- fsserver.New(fsserver.Config{Mounts: []vfs.FS{vfs.Memory()}}).Run(ctx, host) }()
 	pumped := make(chan error, 1)
-	go func() { pumped <- fusepump.Run(dev, guest) }()
+	go func() { pumped <- fusepump.Run(dev, guest, new(fusepump.Gate)) }()
 	cancel()
 	if err := <-served; err != context.Canceled { //nolint:errorlint // the exact cause
 		t.Errorf("server: %v", err)

@@ -128,6 +128,12 @@ func (s *Server) readAll(ctx context.Context, r *bufio.Reader) error {
 		if s.settings.Load() == nil && h.op != opInit {
 			return fmt.Errorf("cannot accept FUSE opcode %d before INIT", h.op)
 		}
+		if h.op == opRest {
+			if err := s.answerRest(h); err != nil {
+				return err
+			}
+			continue
+		}
 		// The reply is charged in full before the body says how long it will be.
 		cost := bufferCost(int(h.length)) + replyCost(h.op)
 		if err := s.acquire(ctx, cost); err != nil {

@@ -58,6 +58,8 @@ type agent struct {
 	prepared setup.Prepared
 	setUp    sync.Once
 	ready    chan struct{} // closed after a successful setup
+
+	suspended sync.Mutex // held while the commands and their files stand still
 }
 
 // serve dispatches a stream by its first message. All but setup wait for setup.
@@ -83,6 +85,10 @@ func (a *agent) serve(ctx context.Context, first wire.Message, s *rpc.Stream) {
 		a.exec.Attach(ctx, m, s)
 	case *wire.Clock:
 		a.setClock(m, s)
+	case *wire.Suspend:
+		a.suspend(ctx, s)
+	case *wire.Resume:
+		a.resume(m, s)
 	default:
 		a.reply(s, wire.Failure(wire.ReasonOther, fmt.Sprintf("cannot serve a stream that begins with %T", first)))
 		s.Abort()

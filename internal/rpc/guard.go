@@ -17,22 +17,40 @@ import (
 //   - data over the window, and ids no host stream can have.
 type guard struct {
 	io.ReadWriteCloser
+	// held is told of the guest's answer to a hold, the only mark it may send, which is
+	// not passed on. It reports whether one was expected; nil: never.
+	held func() bool
+
 	frames frames
+	mark   int // bytes of a mark that have arrived
 }
 
 // Read reads and checks in place. Bytes of a frame that is refused may already
 // have been handed on, but never its whole header.
 func (g *guard) Read(p []byte) (int, error) {
-	n, err := g.ReadWriteCloser.Read(p)
-	if passed, bad := g.scan(p[:n]); bad != nil {
-		return passed, bad
+	for {
+		n, err := g.ReadWriteCloser.Read(p)
+		passed, bad := g.scan(p[:n])
+		if bad != nil {
+			return passed, bad
+		}
+		if passed > 0 || n == 0 || err != nil {
+			return passed, err
+		}
 	}
-	return n, err
 }
 
-// scan follows the frames in p. On a violation it returns how much of p may be passed on.
+// scan follows the frames in p, and takes a mark out. It returns how much of p may be passed on.
 func (g *guard) scan(p []byte) (int, error) {
 	for at := 0; at < len(p); {
+		if g.mark > 0 || g.frames.between() && p[at] == markHold[0] {
+			n, err := g.scanMark(p[at:])
+			if err != nil {
+				return at, err
+			}
+			p = append(p[:at], p[at+n:]...)
+			continue
+		}
 		n, header := g.frames.advance(p[at:])
 		if header {
 			if err := check(g.frames.head); err != nil {
@@ -42,6 +60,21 @@ func (g *guard) scan(p []byte) (int, error) {
 		at += n
 	}
 	return len(p), nil
+}
+
+// scanMark follows the mark in the beginning of p and returns how much of p it is.
+func (g *guard) scanMark(p []byte) (int, error) {
+	n := min(len(p), markSize-g.mark)
+	if string(p[:n]) != markHold[g.mark:g.mark+n] {
+		return 0, fmt.Errorf("%w: neither a frame nor a mark", wire.ErrProtocol)
+	}
+	if g.mark += n; g.mark == markSize {
+		g.mark = 0
+		if g.held == nil || !g.held() {
+			return 0, fmt.Errorf("%w: an answer to a hold that was not asked for", wire.ErrProtocol)
+		}
+	}
+	return n, nil
 }
 
 // check judges a header.

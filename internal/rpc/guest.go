@@ -25,7 +25,7 @@ func Serve(ctx context.Context, conn io.ReadWriteCloser, handle Handler) error {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	all := &sessions{conn: conn}
+	all := &sessions{conn: conn, gate: newGate(conn)}
 	for {
 		v, err := all.next()
 		if err != nil {
@@ -49,7 +49,7 @@ func serveSession(ctx context.Context, v *view, handle Handler) error {
 		if err != nil {
 			return err
 		}
-		go serveStream(ctx, &Stream{mux: s}, handle)
+		go serveStream(ctx, &Stream{mux: s, replaced: v.gone}, handle)
 	}
 }
 

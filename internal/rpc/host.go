@@ -20,15 +20,17 @@ var ErrClosed = errors.New("control channel closed")
 // opens. Its methods may be called from any goroutine.
 type Host struct {
 	session *yamux.Session
+	conn    *hostConn
 }
 
 // NewHost starts the host's end over conn, which it owns from then on.
 func NewHost(conn io.ReadWriteCloser) (*Host, error) {
-	session, err := yamux.Client(&guard{ReadWriteCloser: &greeter{ReadWriteCloser: conn}}, config(writeTimeout))
+	c := newHostConn(conn)
+	session, err := yamux.Client(c, config(writeTimeout))
 	if err != nil {
 		return nil, fmt.Errorf("cannot start the control channel: %w", err)
 	}
-	return &Host{session: session}, nil
+	return &Host{session: session, conn: c}, nil
 }
 
 // Open opens a stream and sends m as its first message. It fails with

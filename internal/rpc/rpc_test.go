@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -240,4 +241,155 @@ func FuzzHost(f *testing.F) {
 		<-h.Done()
 		h.Close()
 	})
+}
+
+// echo answers each byte that comes with the same byte.
+func echo(_ context.Context, _ wire.Message, s *Stream) {
+	defer s.Abort()
+	_, _ = io.Copy(struct{ io.Writer }{s}, struct{ io.Reader }{s})
+}
+
+// A held channel has nothing under way, and what streams carry goes on afterwards
+// as if nothing had been.
+func TestHold(t *testing.T) {
+	hc, gc := net.Pipe()
+	testenv.CheckLeaks(t)
+	counted := &counter{Conn: hc}
+	h, err := NewHost(counted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- Serve(context.WithoutCancel(t.Context()), gc, echo) }()
+	defer func() {
+		h.Close()
+		<-served
+	}()
+	s, err := h.Open(t.Context(), &wire.Signal{Number: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Abort()
+	const size = 8 << 20
+	want := make([]byte, size)
+	for i := range want {
+		want[i] = byte(i * 7 / 3)
+	}
+	go func() {
+		_, _ = s.Write(want)
+		s.Close()
+	}()
+	got := make([]byte, 0, size)
+	buf := make([]byte, 100_000)
+	for round := 0; ; round++ {
+		n, err := s.Read(buf)
+		got = append(got, buf[:n]...)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if round%10 != 0 {
+			continue
+		}
+		if err := h.Hold(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		before := counted.moved.Load()
+		if err := h.Hold(t.Context()); err == nil {
+			t.Fatal("held twice")
+		}
+		if moved := counted.moved.Load() - before; moved > 0 && round > 0 {
+			t.Errorf("%d bytes moved in a held channel", moved)
+		}
+		if err := h.Proceed(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if string(got) != string(want) {
+		t.Errorf("%d bytes came back of %d, or others", len(got), size)
+	}
+}
+
+// counter counts the bytes that pass, in both directions.
+type counter struct {
+	net.Conn
+	moved atomic.Int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.moved.Add(int64(n))
+	return n, err
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.moved.Add(int64(n))
+	return n, err
+}
+
+// A copy of a guest that was held goes on with another host; streams of the first
+// end as replaced.
+func TestHoldAndReplace(t *testing.T) {
+	testenv.CheckLeaks(t)
+	hc, gc := net.Pipe()
+	replaced := make(chan bool, 2)
+	served := make(chan error, 1)
+	go func() {
+		served <- Serve(context.WithoutCancel(t.Context()), gc, func(_ context.Context, _ wire.Message, s *Stream) {
+			defer s.Abort()
+			_ = wire.Write(s, &wire.Started{PID: 7})
+			for { // output of a command that never ends
+				if _, err := s.Write(make([]byte, 1000)); err != nil {
+					replaced <- s.Replaced()
+					return
+				}
+			}
+		})
+	}()
+	first, err := NewHost(vanishing{hc})
+	if err != nil {
+		t.Fatal(err)
+	}
+	exchange(t, first)
+	if err := first.Hold(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_ = hc.SetReadDeadline(past)
+	<-first.Done()
+	_ = hc.SetReadDeadline(time.Time{})
+	second, err := NewHost(hc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exchange(t, second)
+	if !<-replaced {
+		t.Error("the first host's stream does not know that it was replaced")
+	}
+	second.Close()
+	<-served
+	if <-replaced {
+		t.Error("a channel that ended was taken for replaced")
+	}
+}
+
+func TestHoldIsBounded(t *testing.T) {
+	hc, gc := Pipe() // a guest that never answers
+	defer gc.Close()
+	go io.Copy(io.Discard, gc)
+	h, err := NewHost(hc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := h.Hold(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+	h.Close()
+	if err := h.Hold(t.Context()); err == nil {
+		t.Error("held a channel that is closed")
+	}
 }

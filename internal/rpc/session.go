@@ -9,38 +9,17 @@ import (
 	"gondolin/internal/wire"
 )
 
-// preamble begins every session of a host. A guest that meets it, first or where
-// a frame could begin, drops the session it was in: the host that speaks is then
-// another one, which continues a copy of this guest and knows nothing of the
-// streams there were. Its first byte is no version of yamux.
-const preamble = "gondolin session\n"
-
 // errReplaced ends a session that another has replaced.
 var errReplaced = errors.New("the host began a new session")
-
-// greeter is the host's end of a connection; it sends the preamble before
-// anything else.
-type greeter struct {
-	io.ReadWriteCloser
-	once sync.Once
-}
-
-// Write is called by one goroutine, yamux's.
-func (g *greeter) Write(p []byte) (n int, err error) {
-	g.once.Do(func() { _, err = g.ReadWriteCloser.Write([]byte(preamble)) })
-	if err != nil {
-		return 0, err
-	}
-	return g.ReadWriteCloser.Write(p)
-}
 
 // sessions cuts what a guest receives into the sessions of its hosts. One view is
 // read at a time.
 type sessions struct {
 	conn io.ReadWriteCloser
+	gate *gate
 
 	frames frames
-	ahead  []byte // received, for the next session; begins with the preamble
+	ahead  []byte // received and not yet looked at; begins with a mark
 }
 
 // view is one session's part of the connection.
@@ -53,39 +32,75 @@ type view struct {
 
 // next waits for a host to begin a session.
 func (s *sessions) next() (*view, error) {
-	buf := make([]byte, len(preamble))
-	n := copy(buf, s.ahead)
-	s.ahead = s.ahead[n:]
-	if _, err := io.ReadFull(s.conn, buf[n:]); err != nil {
+	mark, err := s.mark()
+	if err != nil {
 		return nil, err
 	}
-	if string(buf) != preamble {
+	if mark != markSession {
 		return nil, wire.ErrProtocol
 	}
 	s.frames = frames{}
+	s.gate.restart()
 	return &view{all: s}, nil
 }
 
-// Read returns what belongs to the session, and errReplaced at the next one's beginning.
-func (v *view) Read(p []byte) (int, error) {
-	if v.gone() {
-		return 0, errReplaced
+// mark reads a mark.
+func (s *sessions) mark() (string, error) {
+	buf := make([]byte, markSize)
+	n := copy(buf, s.ahead)
+	s.ahead = s.ahead[n:]
+	if _, err := io.ReadFull(s.conn, buf[n:]); err != nil {
+		return "", err
 	}
-	n, err := v.read(p)
-	if n > 0 {
-		if at := v.all.replaced(p[:n]); at >= 0 {
-			v.all.ahead = append(bytes.Clone(p[at:n]), v.all.ahead...)
-			v.end()
+	return string(buf), nil
+}
+
+// Read returns what belongs to the session, and errReplaced at the next one's
+// beginning. It does what the marks on the way say.
+func (v *view) Read(p []byte) (int, error) {
+	for {
+		if v.gone() {
+			return 0, errReplaced
+		}
+		n, err := v.read(p)
+		at := v.all.nextMark(p[:n])
+		if at < 0 {
+			return n, err
+		}
+		v.all.ahead = append(bytes.Clone(p[at:n]), v.all.ahead...)
+		if err := v.obey(); err != nil {
+			return at, err
+		}
+		if at > 0 {
 			return at, nil
 		}
 	}
-	return n, err
 }
 
-// replaced follows the frames in p and returns where a new session begins, or -1.
-func (s *sessions) replaced(p []byte) int {
+// obey reads a mark and does what it says.
+func (v *view) obey() error {
+	mark, err := v.all.mark()
+	if err != nil {
+		return err
+	}
+	switch mark {
+	case markSession:
+		v.all.ahead = append([]byte(mark), v.all.ahead...) // for next
+		v.end()
+		return nil
+	case markHold:
+		return v.all.gate.hold()
+	case markProceed:
+		return v.all.gate.proceed("")
+	default:
+		return wire.ErrProtocol
+	}
+}
+
+// nextMark follows the frames in p and returns where a mark begins, or -1.
+func (s *sessions) nextMark(p []byte) int {
 	for at := 0; at < len(p); {
-		if s.frames.between() && p[at] == preamble[0] {
+		if s.frames.between() && p[at] == markSession[0] {
 			return at
 		}
 		n, _ := s.frames.advance(p[at:])
@@ -105,25 +120,23 @@ func (v *view) read(p []byte) (int, error) {
 
 // Write sends, as long as nobody has replaced the session. It may block for as
 // long as the host does not read, which must not keep the session from ending.
-func (v *view) Write(p []byte) (int, error) {
-	if v.gone() {
-		return 0, errReplaced
-	}
-	return v.all.conn.Write(p)
-}
+func (v *view) Write(p []byte) (int, error) { return v.all.gate.write(p, v.gone) }
 
 // Close ends the session and, unless it was replaced, the connection.
 func (v *view) Close() error {
 	if v.gone() {
 		return nil
 	}
-	return v.all.conn.Close()
+	err := v.all.conn.Close()
+	v.all.gate.end()
+	return err
 }
 
 func (v *view) end() {
 	v.mu.Lock()
-	defer v.mu.Unlock()
 	v.ended = true
+	v.mu.Unlock()
+	v.all.gate.wake()
 }
 
 func (v *view) gone() bool {

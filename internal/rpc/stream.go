@@ -22,7 +22,8 @@ var past = time.Unix(1, 0)
 //
 // Both sides must close, or abort, a stream to free it.
 type Stream struct {
-	mux *yamux.Stream
+	mux      *yamux.Stream
+	replaced func() bool // nil at the host's end
 
 	// reading is held by the one goroutine that reads: two readers in yamux take
 	// its two locks of a stream in different orders, and the guest chooses when.
@@ -59,6 +60,10 @@ func (s *Stream) Write(p []byte) (int, error) {
 // still sends can be read. It blocks while the other side does not take bytes
 // from the port, writeTimeout at most.
 func (s *Stream) Close() error { return s.mux.Close() }
+
+// Replaced reports, in the guest, whether the stream ended because another host
+// began a session: what it was for goes on in a copy of the guest, unattended.
+func (s *Stream) Replaced() bool { return s.replaced != nil && s.replaced() }
 
 // SetReadDeadline ends reads from t on.
 func (s *Stream) SetReadDeadline(t time.Time) { _ = s.mux.SetReadDeadline(t) } // never fails

@@ -65,6 +65,10 @@ func (m *Resize) check() error    { return nil }
 func (m *Quiesce) check() error   { return nil }
 func (m *Quiesced) check() error  { return nil }
 func (m *Clock) check() error     { return nil }
+func (m *Suspend) check() error   { return nil }
+func (m *Suspended) check() error { return nil }
+func (m *Proceed) check() error   { return nil }
+func (m *Resume) check() error    { return checkStrings("environment entry", m.Env) }
 func (m *Terminate) check() error { return checkDelay(m.Grace) }
 
 func (m *Ready) check() error {

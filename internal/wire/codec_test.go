@@ -32,6 +32,13 @@ var samples = []Message{
 	&Quiesce{},
 	&Quiesced{},
 	&Clock{Time: 5},
+	&Suspend{},
+	&Suspended{},
+	&Proceed{},
+	&Resume{
+		Hostname: "box", Time: 1, Entropy: []byte{1, 2},
+		CA: &CA{PEM: []byte("pem"), Hash: "00112233"}, Env: [][]byte{[]byte("A=\xff")},
+	},
 	&Ready{Version: Version, Kernel: "6.1", Steps: []Step{{Name: "modules", Since: 5}}},
 	&Started{PID: 2},
 	&Failed{Reason: ReasonNotFound, Text: "cannot run x"},

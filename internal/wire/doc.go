@@ -5,9 +5,14 @@
 // # 1. Transport
 //
 // The protocol runs over the virtio-serial port named [PortControl], inside a
-// stream multiplexer (yamux). A session begins with the 17 bytes
-// "gondolin session\n" from the host; a guest that meets them where a frame could
-// begin drops the session it was in. Only the host opens streams. A stream carries
+// stream multiplexer (yamux). Between two frames may stand a mark of 17 bytes:
+//
+//	"gondolin session\n"  from the host: a session begins; the guest drops the one it was in
+//	"gondolin holding\n"  from the host: nothing follows before the next mark. The guest
+//	                      answers with the same mark, after which it sends nothing either
+//	"gondolin proceed\n"  from the host: both go on
+//
+// When the host has read the answer to its hold, no byte is under way. Only the host opens streams. A stream carries
 // messages of this package, except where a message says that raw bytes follow.
 //
 // # 2. Message
@@ -37,12 +42,16 @@
 //	0x06  Terminate  host -> guest  exec, after Exec
 //	0x07  Quiesce    host -> guest  quiesce, only; the host then half-closes
 //	0x08  Clock      host -> guest  clock, only; the host then half-closes
-//	0x81  Ready      guest -> host  setup, once, ends the stream
+//	0x09  Suspend    host -> guest  suspend, first
+//	0x0a  Proceed    host -> guest  suspend, after Suspended, ends the stream
+//	0x0b  Resume     host -> guest  resume, first of a session
+//	0x81  Ready      guest -> host  setup, resume, once, ends the stream
 //	0x82  Started    guest -> host  exec, once
-//	0x83  Failed     guest -> host  setup, exec: instead of Ready or Started; clock
+//	0x83  Failed     guest -> host  setup, resume, suspend, exec: instead of the answer; clock
 //	0x84  Exited     guest -> host  exec, after Started
 //	0x85  Drained    guest -> host  exec, after Exited, ends the stream
 //	0x86  Quiesced   guest -> host  quiesce, once, ends the stream
+//	0x87  Suspended  guest -> host  suspend, once
 //
 // # 4. Setup
 //
@@ -77,4 +86,18 @@
 // still delivered. When other processes hold the output open the guest gives up
 // after Exec.WaitDelay and says so in Drained.Cut. When the host closes an exec
 // stream before Exited, the guest kills every process of the command.
+//
+// # 6. Suspend and resume
+//
+// A guest that is set up can be copied while it runs. The host opens a stream with
+// Suspend. The guest freezes all commands (cgroup v2), sends no further FUSE request,
+// waits for the replies to those it has sent, and answers Suspended, or Failed and
+// goes on as before. The host then holds the channel (section 1) and stops the machine.
+// The guest that was copied goes on when the host has let it run again, lifted
+// the hold, and sent Proceed.
+//
+// Who continues a copy begins a session, whose first stream is Resume: clock, entropy,
+// host name, machine id, CA, environment. When all of it is applied the commands go on,
+// with nobody attached: their pipes for input end, their output is discarded,
+// terminals stay open. The guest answers Ready.
 package wire

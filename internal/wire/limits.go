@@ -3,7 +3,7 @@ package wire
 import "time"
 
 // Version is the protocol's version; host and guest must agree exactly.
-const Version = 1
+const Version = 2
 
 // Names of the virtio-serial ports, as QEMU sets them and the guest finds them
 // in /sys/class/virtio-ports/*/name.

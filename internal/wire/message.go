@@ -15,12 +15,16 @@ const (
 	KindTerminate Kind = 0x06
 	KindQuiesce   Kind = 0x07
 	KindClock     Kind = 0x08
+	KindSuspend   Kind = 0x09
+	KindProceed   Kind = 0x0a
+	KindResume    Kind = 0x0b
 	KindReady     Kind = 0x81
 	KindStarted   Kind = 0x82
 	KindFailed    Kind = 0x83
 	KindExited    Kind = 0x84
 	KindDrained   Kind = 0x85
 	KindQuiesced  Kind = 0x86
+	KindSuspended Kind = 0x87
 )
 
 // Message is one of the structs of this package.
@@ -80,7 +84,25 @@ type Clock struct {
 // Quiesced says that nothing is.
 type Quiesced struct{}
 
-// Ready says that setup is complete.
+// Suspend asks the guest to have its commands stand still and its files at rest (section 6).
+type Suspend struct{}
+
+// Suspended says that they are.
+type Suspended struct{}
+
+// Proceed ends it.
+type Proceed struct{}
+
+// Resume makes a copy of a suspended guest a VM of its own (section 6).
+type Resume struct {
+	Hostname string   `cbor:"1,keyasint"`
+	Time     int64    `cbor:"2,keyasint"` // wall clock, ns since the Unix epoch
+	Entropy  []byte   `cbor:"3,keyasint"` // mixed into the kernel's pool
+	CA       *CA      `cbor:"4,keyasint"` // takes the place of the one before
+	Env      [][]byte `cbor:"5,keyasint"` // "K=V", base environment of commands from now on
+}
+
+// Ready says that Setup, or Resume, is complete.
 type Ready struct {
 	Version uint32 `cbor:"1,keyasint"`
 	Kernel  string `cbor:"2,keyasint"` // uname -r
@@ -197,6 +219,10 @@ func (*Terminate) kind() Kind { return KindTerminate }
 func (*Quiesce) kind() Kind   { return KindQuiesce }
 func (*Quiesced) kind() Kind  { return KindQuiesced }
 func (*Clock) kind() Kind     { return KindClock }
+func (*Suspend) kind() Kind   { return KindSuspend }
+func (*Suspended) kind() Kind { return KindSuspended }
+func (*Proceed) kind() Kind   { return KindProceed }
+func (*Resume) kind() Kind    { return KindResume }
 func (*Ready) kind() Kind     { return KindReady }
 func (*Started) kind() Kind   { return KindStarted }
 func (*Failed) kind() Kind    { return KindFailed }
@@ -222,6 +248,14 @@ func (k Kind) make() Message {
 		return new(Quiesce)
 	case KindClock:
 		return new(Clock)
+	case KindSuspend:
+		return new(Suspend)
+	case KindProceed:
+		return new(Proceed)
+	case KindResume:
+		return new(Resume)
+	case KindSuspended:
+		return new(Suspended)
 	case KindQuiesced:
 		return new(Quiesced)
 	case KindReady:

@@ -115,12 +115,15 @@ func (c *command) pump(data *attachments) {
 }
 
 // control carries out what the host asks until it closes the stream. If the
-// command still runs then, the host has given it up.
+// command still runs then, the host has given it up; but in a copy of the guest
+// it goes on, and nobody asks for anything.
 func (c *command) control(ctl *rpc.Stream) {
 	for {
 		m, err := wire.Read(ctl, wire.ToGuest)
 		if err != nil {
-			c.abandon()
+			if !ctl.Replaced() {
+				c.abandon()
+			}
 			return
 		}
 		switch m := m.(type) {

@@ -35,10 +35,8 @@ func (p *outputPump) run() {
 	buf := make([]byte, chunk)
 	for {
 		n, err := p.src.Read(buf)
-		if n > 0 {
-			if _, werr := p.dst.Write(buf[:n]); werr != nil {
-				return
-			}
+		if n > 0 && !p.send(buf[:n]) {
+			return
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			p.cut = p.flush(buf)
@@ -50,10 +48,20 @@ func (p *outputPump) run() {
 	}
 }
 
+// send hands b to the host, and reports whether the output goes on. In a copy of
+// the guest there is nobody to hand it to, and the command must not notice.
+func (p *outputPump) send(b []byte) bool {
+	_, err := p.dst.Write(b)
+	return err == nil || p.dst.Replaced()
+}
+
 // watch ends the output when the host stops reading it: closing our end gives
 // the command the broken pipe it would get from any reader that left.
 func (p *outputPump) watch() {
 	_, _ = io.Copy(io.Discard, p.dst)
+	if p.dst.Replaced() {
+		return
+	}
 	select {
 	case <-p.done:
 	default:
@@ -78,7 +86,7 @@ func (p *outputPump) flush(buf []byte) (open bool) {
 		if n <= 0 || err != nil {
 			return errors.Is(err, unix.EAGAIN)
 		}
-		if _, err := p.dst.Write(buf[:n]); err != nil {
+		if !p.send(buf[:n]) {
 			return true
 		}
 		left -= n
@@ -118,7 +126,7 @@ func (c *command) copyInput(stream *rpc.Stream) {
 	switch {
 	case c.tty == nil:
 		c.stdin.Close()
-	case err == nil:
+	case err == nil && !stream.Replaced(): // a terminal that nobody is at any more stays open
 		_, _ = c.tty.Write([]byte{eot})
 	}
 }

@@ -15,11 +15,12 @@ import (
 // fails, and returns when both directions have ended. dev stays open and mounted, so that Run can be called again
 // with another port. A request that was on its way when the port failed is lost, and its caller in the guest waits
 // until the mount is aborted. To end the reading of port, Run sets its deadline if it has one, and otherwise closes it
-// if it can be closed: either way port is not usable any more.
-func Run(dev *os.File, port io.ReadWriter) error {
+// if it can be closed: either way port is not usable any more. gate, which must be new, can hold it.
+func Run(dev *os.File, port io.ReadWriter, gate *Gate) error {
+	gate.open(port)
 	ends := make(chan error, 2)
-	go func() { ends <- pumpRequests(dev, port) }()
-	go func() { ends <- pumpReplies(port, dev) }()
+	go func() { ends <- pumpRequests(dev, requests{port, gate}) }()
+	go func() { ends <- pumpReplies(port, replies{dev, gate}) }()
 	first := <-ends
 	interrupt(dev)
 	interrupt(port)

@@ -104,7 +104,7 @@ func TestMountPollable(t *testing.T) {
 		}
 		guest, host := net.Pipe()
 		done := make(chan error, 1)
-		go func() { done <- Run(dev, guest) }()
+		go func() { done <- Run(dev, guest, new(Gate)) }()
 		if err := host.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
 			t.Fatal(err)
 		}
@@ -142,7 +142,7 @@ func TestRunEnds(t *testing.T) {
 	}()
 	guest, host := net.Pipe()
 	done := make(chan error, 1)
-	go func() { done <- Run(dev, guest) }()
+	go func() { done <- Run(dev, guest, new(Gate)) }()
 	hello := make([]byte, requestHeader)
 	if _, err := io.ReadFull(host, hello); err != nil { // the kernel's INIT
 		t.Fatal(err)
@@ -154,7 +154,7 @@ func TestRunEnds(t *testing.T) {
 	guest.Close()
 
 	guest, host = net.Pipe() // the device still works
-	go func() { done <- Run(dev, guest) }()
+	go func() { done <- Run(dev, guest, new(Gate)) }()
 	mounted = false
 	if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@
 package setup
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -33,6 +34,11 @@ func (s *setup) certificates() error {
 	if err := write(caFile, string(s.CA.PEM)); err != nil {
 		return err
 	}
+	if old := s.prepared.ca; old != nil && old.Hash != s.CA.Hash {
+		for _, dir := range hashDirs {
+			_ = os.Remove(filepath.Join(dir, old.Hash+".0")) // leads to the new one, which has another name
+		}
+	}
 	bundle, err := s.extendBundles()
 	if err != nil {
 		return err
@@ -42,6 +48,7 @@ func (s *setup) certificates() error {
 			return err
 		}
 	}
+	s.prepared.ca = s.CA
 	s.applied.Env = append([]string{
 		"SSL_CERT_FILE=" + bundle,
 		"CURL_CA_BUNDLE=" + bundle,
@@ -73,8 +80,18 @@ func (s *setup) extendBundles() (string, error) {
 	return bundles[0], write(bundles[0], string(s.CA.PEM))
 }
 
-// appendCA adds the CA to the bundle at path, on a line of its own.
+// appendCA adds the CA to the bundle at path, on a line of its own, or puts it in
+// the place of the one before.
 func (s *setup) appendCA(path string) error {
+	if old := s.prepared.ca; old != nil {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if bytes.Contains(content, old.PEM) {
+			return os.WriteFile(path, bytes.ReplaceAll(content, old.PEM, s.CA.PEM), 0o644) //nolint:gosec // keeps its mode
+		}
+	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
 		return err

@@ -51,7 +51,7 @@ func (s *setup) mounts() error {
 // on the mounts instead of leaving it hanging.
 func (s *setup) pump(dev, port *os.File) {
 	defer dev.Close()
-	if err := fusepump.Run(dev, port); err != nil {
+	if err := fusepump.Run(dev, port, &s.prepared.files); err != nil {
 		s.log.Error("file service ended", "error", err)
 	}
 }

@@ -6,14 +6,20 @@ import (
 	"errors"
 	"os"
 
+	"gondolin/internal/guest/fusepump"
 	"gondolin/internal/wire"
 )
 
-// Prepared is what a guest that is about to be copied has done ahead of the
-// setups of its copies. The zero value has done nothing.
+// Prepared is what a guest has done that its copies need not do again, or have to
+// undo. The zero value has done nothing.
 type Prepared struct {
 	network *wire.Network // eth0 is up so
+	ca      *wire.CA      // is trusted
+	files   fusepump.Gate // of the pump, if there is one
 }
+
+// Files is the gate between the guest's file systems and the host.
+func (p *Prepared) Files() *fusepump.Gate { return &p.files }
 
 // Prepare does what every copy would have to do, and moves the files that setups
 // write to from the image to the writable layer of the root.

@@ -33,28 +33,45 @@ type setup struct {
 	applied  Applied
 }
 
+func newSetup(log *slog.Logger, m *wire.Setup, prepared *Prepared) *setup {
+	s := &setup{Setup: m, log: log, prepared: prepared}
+	for _, env := range m.Env {
+		s.applied.Env = append(s.applied.Env, string(env))
+	}
+	return s
+}
+
 // Apply carries out m, in a fixed order; mark is called after each step with
 // its name. openPort opens a virtio-serial port. An error names the step and
 // leaves the guest half set up: the caller should give up.
 func Apply(
 	log *slog.Logger, m *wire.Setup, prepared *Prepared, openPort func(string) (*os.File, error), mark func(string),
 ) (*Applied, error) {
-	s := &setup{Setup: m, log: log, prepared: prepared, openPort: openPort}
-	for _, env := range m.Env {
-		s.applied.Env = append(s.applied.Env, string(env))
-	}
-	for _, step := range []struct {
-		name string
-		run  func() error
-	}{
-		{"clock", s.clock},
-		{"entropy", s.entropy},
-		{"hostname", s.hostname},
-		{"machine id", s.machineID},
-		{"network", s.network},
-		{"certificates", s.certificates},
-		{"mounts", s.mounts},
-	} {
+	s := newSetup(log, m, prepared)
+	s.openPort = openPort
+	steps := append(s.identity(), step{"network", s.network}, step{"certificates", s.certificates}, step{"mounts", s.mounts})
+	return s.run(steps, mark)
+}
+
+// Resume makes a copy of a guest that had been set up a VM of its own.
+func Resume(log *slog.Logger, m *wire.Resume, prepared *Prepared, mark func(string)) (*Applied, error) {
+	s := newSetup(log, &wire.Setup{Hostname: m.Hostname, Time: m.Time, Entropy: m.Entropy, CA: m.CA, Env: m.Env}, prepared)
+	return s.run(append(s.identity(), step{"certificates", s.certificates}), mark)
+}
+
+// step is one part of setting up.
+type step struct {
+	name string
+	run  func() error
+}
+
+// identity is what no two VMs may share.
+func (s *setup) identity() []step {
+	return []step{{"clock", s.clock}, {"entropy", s.entropy}, {"hostname", s.hostname}, {"machine id", s.machineID}}
+}
+
+func (s *setup) run(steps []step, mark func(string)) (*Applied, error) {
+	for _, step := range steps {
 		if err := step.run(); err != nil {
 			return nil, fmt.Errorf("cannot set up %s: %w", step.name, err)
 		}
