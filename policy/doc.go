@@ -5,7 +5,13 @@
 // three questions: may this connection be opened at all ([Engine.Connect]), may
 // this request be sent ([Engine.Request]), and may this name be reached at this
 // address ([Engine.Address]). Every answer is a [Decision] that names the rule
-// that allowed it or the reason it was refused. The zero Network allows nothing.
+// that allowed it or the reason it was refused, and what would allow it. The zero
+// Network allows nothing.
+//
+// Rules are asked in order, and the first one that matches decides. A Network can
+// be within others, which must then allow the same. Time is linear in the number of
+// rules; conditions apart, evaluation allocates no memory. [Engine.Explain] says
+// what each rule had to say, and [Check] finds rules that cannot be meant.
 //
 // # Host patterns
 //
@@ -16,8 +22,9 @@
 //	                     example.com itself and never evilexample.com
 //	*                    every name; never an address
 //	192.0.2.7  [2001:db8::1]  exactly this address
+//	192.0.2.0/24              the addresses in this range; only in rules
 //
-// each optionally followed by ":port". "*" stands only as the whole pattern or
+// each but the last optionally followed by ":port". "*" stands only as the whole pattern or
 // as the whole first label. Case and one trailing dot do not matter, and names
 // outside ASCII are compared in their IDNA (UTS 46) form. A pattern with a
 // scheme, a path, an empty label or another character is refused by Compile

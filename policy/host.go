@@ -20,11 +20,11 @@ const (
 // hostPattern is a parsed pattern. Exactly one of addr, name and any is set,
 // or name together with below.
 type hostPattern struct {
-	name  string     // canonical name; with below, the suffix
-	below bool       // names below name match, name itself does not
-	any   bool       // every name
-	addr  netip.Addr // valid: this literal
-	port  int        // 0: the pattern gives no port
+	name  string       // canonical name; with below, the suffix
+	below bool         // names below name match, name itself does not
+	any   bool         // every name
+	addr  netip.Prefix // valid: the literals in it
+	port  int          // 0: the pattern gives no port
 }
 
 // CanonicalHost returns the one spelling of a host that policy compares: lower
@@ -108,6 +108,23 @@ func parsePattern(s string) (hostPattern, error) {
 	return p, nil
 }
 
+// parseRuleHost reads what a rule may have as Host: a pattern or a CIDR range.
+func parseRuleHost(s string) (hostPattern, error) {
+	prefix, err := netip.ParsePrefix(s)
+	if err != nil {
+		return parsePattern(s)
+	}
+	if masked := prefix.Masked(); masked != prefix {
+		return hostPattern{}, fmt.Errorf("cannot use range %q: it begins at %s; write that, or give an address without /", s, masked)
+	}
+	if prefix.Addr().Is4In6() {
+		return hostPattern{}, fmt.Errorf("cannot use range %q: write it as an IPv4 range", s)
+	}
+	return hostPattern{addr: prefix}, nil
+}
+
+func single(addr netip.Addr) netip.Prefix { return netip.PrefixFrom(addr, addr.BitLen()) }
+
 func readPattern(s string) (hostPattern, error) {
 	switch {
 	case s == "":
@@ -120,14 +137,14 @@ func readPattern(s string) (hostPattern, error) {
 		return hostPattern{}, errors.New("give the host alone, without a user name")
 	}
 	if addr, ok := parseAddr(s); ok { // before ":port": 2001:db8::1 is all address
-		return hostPattern{addr: addr}, nil
+		return hostPattern{addr: single(addr)}, nil
 	}
 	host, port, err := splitPort(s)
 	if err != nil {
 		return hostPattern{}, err
 	}
 	if addr, ok := parseAddr(host); ok {
-		return hostPattern{addr: addr, port: port}, nil
+		return hostPattern{addr: single(addr), port: port}, nil
 	}
 	if host == "*" {
 		return hostPattern{any: true, port: port}, nil
@@ -184,37 +201,61 @@ func splitPort(s string) (host string, port int, err error) {
 }
 
 // matchName reports whether p matches a canonical host (see CanonicalHost).
-func (p hostPattern) matchName(host string) bool {
-	if p.addr.IsValid() {
-		addr, err := netip.ParseAddr(host)
-		return err == nil && addr == p.addr
-	}
-	if _, err := netip.ParseAddr(host); err == nil {
-		return false // an address matches only a literal
-	}
+func (p *hostPattern) matchName(host string) bool { return p.matchSubject(host, literal(host)) }
+
+// matchSubject is matchName for a host whose address is known, or that has none.
+func (p *hostPattern) matchSubject(host string, addr netip.Addr) bool {
 	switch {
+	case p.addr.IsValid():
+		return p.addr.Contains(addr)
+	case addr.IsValid():
+		return false // an address matches only a literal
 	case p.any:
 		return true
 	case p.below:
-		return len(host) > len(p.name)+1 && strings.HasSuffix(host, p.name) &&
-			host[len(host)-len(p.name)-1] == '.'
+		return len(host) > len(p.name)+1 && host[len(host)-len(p.name)-1] == '.' && host[len(host)-len(p.name):] == p.name
 	default:
 		return host == p.name
 	}
 }
 
-// overlaps reports whether some host matches both patterns, ports aside.
-func (p hostPattern) overlaps(q hostPattern) bool {
+// covers reports whether every host that q matches, p matches too, ports aside.
+func (p *hostPattern) covers(q hostPattern) bool {
 	switch {
 	case p.addr.IsValid() || q.addr.IsValid():
-		return p.addr == q.addr
-	case p.any || q.any:
+		return p.addr.IsValid() && q.addr.IsValid() && p.addr.Bits() <= q.addr.Bits() && p.addr.Contains(q.addr.Addr())
+	case p.any:
 		return true
-	case !p.below:
-		return q.matchName(p.name)
-	case !q.below:
-		return p.matchName(q.name)
+	case q.any:
+		return false
+	case q.below:
+		return p.below && (p.name == q.name || p.matchName(q.name))
 	default:
-		return p.name == q.name || p.matchName(q.name) || q.matchName(p.name)
+		return p.matchName(q.name)
 	}
+}
+
+// overlaps reports whether some host matches both patterns, ports aside. Of two
+// that overlap one covers the other.
+func (p *hostPattern) overlaps(q hostPattern) bool { return p.covers(q) || q.covers(*p) }
+
+// String writes the pattern back.
+func (p hostPattern) String() string {
+	host := p.name
+	switch {
+	case p.any:
+		host = "*"
+	case p.below:
+		host = "*." + p.name
+	case p.addr.IsValid() && !p.addr.IsSingleIP():
+		host = p.addr.String()
+	case p.addr.Addr().Is6():
+		host = "[" + p.addr.Addr().String() + "]"
+	case p.addr.IsValid():
+		host = p.addr.Addr().String()
+	}
+	if p.port != 0 {
+		host += ":" + strconv.Itoa(p.port)
+	}
+	return host
 }

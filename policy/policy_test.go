@@ -94,7 +94,7 @@ func TestRulePortsMethodsPaths(t *testing.T) {
 		req("read.test", 443, "GET", "/repos/..%2fadmin"), req("read.test", 443, "GET", `/repos/..\admin`), req("read.test", 443, "GET", "/repos/%252e%252e/x"),
 		req("read.test", 443, "GET", "/repos/..;/admin"), req("read.test", 443, "GET", "/repos/%C0%AE%c0%ae/admin"), req("read.test", 443, "GET", "*"), req("read.test", 443, "GET", ""),
 	} {
-		if d := e.Request(q); d.Allowed || d.Reason == "" || d.Rule != "" {
+		if d := e.Request(q); d.Allowed || d.Reason == "" || d.Rule == "" && q.Port == 443 && q.Host == "read.test" {
 			t.Errorf("%+v: %+v", q, d)
 		}
 	}

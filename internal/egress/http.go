@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -24,12 +23,13 @@ type exchange struct {
 	start    time.Time
 	rule     string
 	denied   *denial
-	admitted bool     // it was recorded, and will be as a response
-	failure  string   // why the response is not the server's
-	ours     bool     // the response is complete and did not come from the server
-	note     string   // what else the audit log should say
-	secrets  []string // names of the secrets sent
-	encoded  []string // header values that hold a secret in encoded form
+	admitted bool                   // it was recorded, and will be as a response
+	over     atomic.Pointer[denial] // a body went over its bound
+	failure  string                 // why the response is not the server's
+	ours     bool                   // the response is complete and did not come from the server
+	note     string                 // what else the audit log should say
+	secrets  []string               // names of the secrets sent
+	encoded  []string               // header values that hold a secret in encoded form
 
 	status   int
 	sent     atomic.Int64 // body bytes; a transport may still read the body when the response is done
@@ -55,16 +55,18 @@ func (s *session) serveRequest(w http.ResponseWriter, r *http.Request) {
 	}
 	x := &exchange{id: s.numbers.Add(1), start: time.Now()}
 	out := &responseWriter{ResponseWriter: w, x: x, vault: s.vault}
-	defer s.finish(x, out)
+	defer s.finish(x, out, r)
 	var d *denial
 	if x.query, d = conn.target(r); d == nil {
-		x.rule, d = s.decide(x.query)
+		var decision policy.Decision
+		decision, d = s.decide(x.query)
+		x.rule = decision.Rule
 	}
 	if d == nil {
 		d = s.admit(x)
 	}
 	if d != nil {
-		x.refuse(out, d)
+		x.refuse(out, r, d)
 		return
 	}
 	if r.Body != nil && r.Body != http.NoBody {
@@ -75,14 +77,14 @@ func (s *session) serveRequest(w http.ResponseWriter, r *http.Request) {
 
 // finish records the request, however it ended. A panic other than net/http's
 // own way to drop a connection is a fault of ours and becomes a refusal.
-func (s *session) finish(x *exchange, out *responseWriter) {
+func (s *session) finish(x *exchange, out *responseWriter, r *http.Request) {
 	p := recover() //nolint:revive // finish is the deferred function
 	if p != nil {
 		x.failure = "the connection was dropped"
 		if err, ok := p.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
 			x.failure = fmt.Sprintf("the request could not be decided: %v", p)
 			if x.status == 0 {
-				x.refuse(out, &denial{status: http.StatusInternalServerError, reason: "the request could not be decided"})
+				x.refuse(out, r, &denial{status: http.StatusInternalServerError, code: codeFault, reason: "the request could not be decided"})
 			}
 		}
 	}
@@ -124,48 +126,22 @@ func (s *session) recordEnd(x *exchange) {
 	e := x.event(kind, audit.Allow)
 	e.Rule, e.Reason = x.rule, cmp.Or(x.failure, x.note)
 	e.Status, e.Sent, e.Received, e.DurationMS, e.Secrets = x.status, x.sent.Load(), x.received.Load(), elapsed(x.start), x.secrets
-	if x.denied != nil {
-		e.Decision, e.Rule, e.Reason = audit.Deny, "", x.denied.reason
+	if d := cmp.Or(x.denied, x.over.Load()); d != nil {
+		e.Decision, e.Code, e.Rule, e.Reason = audit.Deny, string(d.code), d.rule, d.reason
 	}
 	s.record(e)
 }
 
 // decide asks the policy. Whatever cannot be recorded is not allowed.
-func (s *session) decide(q policy.Request) (rule string, d *denial) {
-	if err := s.audit.Err(); err != nil {
-		return "", unrecorded()
+func (s *session) decide(q policy.Request) (policy.Decision, *denial) {
+	if s.audit.Err() != nil {
+		return policy.Decision{}, unrecorded()
 	}
 	decision := s.engine.Request(q)
-	if decision.Allowed {
-		return decision.Rule, nil
+	if !decision.Allowed {
+		return decision, refusal(decision)
 	}
-	host := q.Host
-	if strings.Contains(host, ":") {
-		host = "[" + host + "]"
-	}
-	if q.Port != 80 && q.Port != 443 {
-		host = policy.JoinHostPort(q.Host, q.Port)
-	}
-	d = &denial{status: http.StatusForbidden, reason: decision.Reason}
-	if !s.engine.Connect(q.Host, q.Port).Allowed { // else a rule has the host, and is narrower than the request
-		d.hint = "allow it with --allow-host " + host
-	}
-	return "", d
-}
-
-func unrecorded() *denial {
-	return &denial{status: http.StatusServiceUnavailable, reason: "the audit log cannot be written"}
-}
-
-// refuse answers with a line of text.
-func (x *exchange) refuse(w http.ResponseWriter, d *denial) {
-	x.denied = d
-	text := fmt.Sprintf("gondolin: denied: %s %s://%s%s: %s", x.query.Method, x.query.Scheme,
-		policy.JoinHostPort(x.query.Host, x.query.Port), x.query.Path, d.reason)
-	if d.hint != "" {
-		text += " (" + d.hint + ")"
-	}
-	x.answer(w, d.status, text)
+	return decision, nil
 }
 
 // fail answers for an upstream that could not. The audit gets the reason, and the
@@ -196,8 +172,12 @@ func failureKind(err error) string {
 }
 
 func (x *exchange) answer(w http.ResponseWriter, status int, text string) {
+	x.answerAs(w, status, "text/plain; charset=utf-8", text)
+}
+
+func (x *exchange) answerAs(w http.ResponseWriter, status int, kind, text string) {
 	h := w.Header()
-	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("Content-Type", kind)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(status)

@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"log/slog"
@@ -59,10 +60,14 @@ func (m *lastMile) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, d := s.decide(q); d != nil {
+	decision, d := s.decide(q)
+	if d != nil {
 		return nil, d
 	}
 	r = r.Clone(r.Context())
+	if d := boundRequest(r, x, decision); d != nil {
+		return nil, d
+	}
 	done, d := s.vault.inject(r, q)
 	if d != nil {
 		return nil, d
@@ -81,6 +86,10 @@ func (m *lastMile) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	if d := boundResponse(resp, x, decision); d != nil {
+		_ = resp.Body.Close()
+		return nil, d
+	}
 	m.scrub(resp, x, q, done)
 	return resp, nil
 }
@@ -94,7 +103,7 @@ func wireRequest(r *http.Request) (policy.Request, error) {
 	if r.URL.Opaque != "" {
 		return policy.Request{}, deny("the request's target is opaque, so no rule can judge it")
 	}
-	q := policy.Request{Scheme: r.URL.Scheme, Host: host, Port: port, Method: r.Method, Path: r.URL.EscapedPath()}
+	q := policy.Request{Scheme: r.URL.Scheme, Host: host, Port: port, Method: r.Method, Path: r.URL.EscapedPath(), Query: r.URL.RawQuery}
 	if q.Path == "" {
 		q.Path = "/"
 	}
@@ -156,8 +165,8 @@ func (c *countingStream) Write(p []byte) (int, error) {
 // upstreamFailed is ReverseProxy's ErrorHandler.
 func (s *session) upstreamFailed(w http.ResponseWriter, r *http.Request, err error) {
 	x := exchangeOf(r.Context())
-	if d, ok := errors.AsType[*denial](err); ok {
-		x.refuse(w, d)
+	if d := cmp.Or(x.over.Load(), asDenial(err)); d != nil {
+		x.refuse(w, r, d)
 		return
 	}
 	x.fail(w, s.vault.scrubText(err.Error(), x.encoded), failureKind(err))

@@ -77,7 +77,7 @@ func (v *vault) inject(req *http.Request, q policy.Request) (injection, *denial)
 			continue
 		}
 		if e.foundIn(req) {
-			return done, &denial{status: http.StatusForbidden, reason: d.Reason}
+			return done, refusal(d)
 		}
 	}
 	if countPlaceholders(req.Header, bound) > maxPlaceholders {

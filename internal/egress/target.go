@@ -9,24 +9,11 @@ import (
 	"gondolin/policy"
 )
 
-// denial is a refusal the guest gets to read.
-type denial struct {
-	status int
-	reason string
-	hint   string // what would allow it; may be empty
-}
-
-func (d *denial) Error() string { return d.reason }
-
-func deny(format string, args ...any) *denial {
-	return &denial{status: http.StatusForbidden, reason: fmt.Sprintf(format, args...)}
-}
-
 // target reads off a request where it is meant to go, and refuses it unless
 // the connection's name and port, and the request's, agree (RFC 9112 section
 // 3.3, RFC 9110 section 7.4).
 func (c *guestConn) target(r *http.Request) (policy.Request, *denial) {
-	q := policy.Request{Scheme: c.scheme, Host: c.host, Port: int(c.flow.Addr.Port()), Method: r.Method, Path: r.URL.EscapedPath()}
+	q := policy.Request{Scheme: c.scheme, Host: c.host, Port: int(c.flow.Addr.Port()), Method: r.Method, Path: r.URL.EscapedPath(), Query: r.URL.RawQuery}
 	if q.Path == "" {
 		q.Path = "/"
 	}

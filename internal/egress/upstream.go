@@ -148,6 +148,9 @@ func (u *upstream) dialChecked(ctx context.Context, network, address string) (*u
 	event := audit.Event{Kind: audit.Connection, Decision: audit.Deny, Host: host, Port: int(port), Rule: rule}
 	if err != nil {
 		event.Reason = err.Error()
+		if d := asDenial(err); d != nil {
+			event.Code = string(d.code)
+		}
 		u.gateway.record(event)
 		return nil, err
 	}
@@ -226,10 +229,7 @@ func (u *upstream) checkedAddrs(ctx context.Context, host string) (addrs []netip
 			decision = u.gateway.engine.ExemptInternal(host, addrs[i])
 		}
 		if !decision.Allowed {
-			return nil, "", &denial{
-				status: http.StatusForbidden, reason: decision.Reason,
-				hint: "if that is meant, allow it with --allow-internal " + host,
-			}
+			return nil, "", refusal(decision)
 		}
 		rule = decision.Rule
 	}
