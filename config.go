@@ -80,6 +80,9 @@ type Config struct {
 	// StartTimeout bounds Start, and before it, each by itself, a first trial of the
 	// accelerator and the making of a template. 0: [DefaultStartTimeout].
 	StartTimeout time.Duration
+	// Session makes the VM known to other processes of the same user. nil: it is not.
+	Session *Session
+
 	// Upstream replaces how the host reaches the outside.
 	Upstream Upstream
 	// Host replaces what the host provides.
@@ -159,6 +162,9 @@ func (c Config) Validate() error {
 		return fmt.Errorf("cannot run VMs on %s: only Linux and macOS", runtime.GOOS)
 	}
 	if err := checkHostname(c.Hostname); err != nil {
+		return err
+	}
+	if err := c.Session.validate(); err != nil {
 		return err
 	}
 	for name := range c.Env {

@@ -27,6 +27,9 @@ func (vm *VM) parts() []part {
 	if vm.files != nil {
 		list = append(list, part{"files", func(ctx context.Context) error { return vm.files.Run(ctx, vm.machine.Files()) }})
 	}
+	if vm.session != nil {
+		list = append(list, part{"session", vm.runSession})
+	}
 	return append(list, part{"control", vm.runControl}, part{"clock", vm.runClock})
 }
 
@@ -59,7 +62,9 @@ func (vm *VM) runPart(ctx context.Context, p part) error {
 	if err == nil {
 		err = errors.New("ended")
 	}
-	vm.awaitMachine(ctx)
+	if !errors.Is(err, ErrStopped) {
+		vm.awaitMachine(ctx)
+	}
 	return fmt.Errorf("%s: %w", p.name, err)
 }
 

@@ -24,6 +24,7 @@ import (
 	"gondolin/internal/machine/qemu"
 	"gondolin/internal/netstack"
 	"gondolin/internal/paths"
+	"gondolin/internal/session"
 	"gondolin/internal/template"
 	"gondolin/internal/wire"
 	"gondolin/vfs"
@@ -44,7 +45,8 @@ type plan struct {
 	templates *template.Store
 	template  *template.Template // nil: boot cold
 	watch     *stopwatch
-	jail      jail.Report // around the VM that Diagnose started
+	session   *session.Server // nil: no session
+	jail      jail.Report     // around the VM that Diagnose started
 }
 
 // prepare turns a config into a plan. It starts nothing but, where an
@@ -138,6 +140,9 @@ func (p *plan) launch(ctx context.Context) (*VM, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot start: it cannot be recorded: %w", err)
 	}
+	if err := p.listen(ctx); err != nil {
+		return nil, p.launchFailed(err)
+	}
 	m, err := p.startMachine(ctx)
 	if err != nil {
 		return nil, p.launchFailed(err)
@@ -149,7 +154,7 @@ func (p *plan) launch(ctx context.Context) (*VM, error) {
 	}
 	vm := &VM{
 		config: p.config, image: p.image, gateway: p.gateway, audit: p.audit, mounts: p.mounts,
-		machine: m, control: client, jail: m.Jail(), ended: make(chan struct{}),
+		machine: m, control: client, jail: m.Jail(), session: p.session, started: time.Now(), ended: make(chan struct{}),
 	}
 	if len(p.mounts) > 0 {
 		vm.files = fsserver.New(fsserver.Config{
@@ -165,6 +170,10 @@ func (p *plan) launch(ctx context.Context) (*VM, error) {
 		return nil, err
 	}
 	p.watch.lap("guest")
+	if err := vm.publish(ctx); err != nil {
+		vm.Close()
+		return nil, fmt.Errorf("cannot start: %w", err)
+	}
 	vm.timings = p.watch.timings
 	vm.auditReady()
 	vm.rest()
@@ -173,6 +182,9 @@ func (p *plan) launch(ctx context.Context) (*VM, error) {
 
 // launchFailed records that no VM came to be.
 func (p *plan) launchFailed(err error) error {
+	if p.session != nil {
+		err = errors.Join(err, p.session.Close())
+	}
 	failed := p.audit.Record(audit.Event{Kind: audit.Lifecycle, Phase: "end", Reason: err.Error()})
 	return errors.Join(err, failed)
 }

@@ -15,6 +15,7 @@ import (
 	"gondolin/internal/image"
 	"gondolin/internal/machine"
 	"gondolin/internal/machine/jail"
+	"gondolin/internal/session"
 	"gondolin/internal/wire"
 )
 
@@ -42,8 +43,10 @@ type VM struct {
 	}
 	control *control.Client
 	ready   *wire.Ready
-	timings []Timing    // of Start
-	jail    jail.Report // around the machine
+	timings []Timing        // of Start
+	jail    jail.Report     // around the machine
+	session *session.Server // nil: no other process knows of the VM
+	started time.Time
 
 	commands atomic.Uint64 // numbers the commands
 

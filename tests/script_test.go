@@ -3,6 +3,7 @@ package tests
 
 import (
 	"cmp"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -16,12 +17,15 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"gondolin/internal/cli"
+	"gondolin/internal/paths"
+	"gondolin/internal/session"
 	"gondolin/internal/vmtest"
 )
 
@@ -44,19 +48,24 @@ func gondolin() {
 //	apiserver NAME
 //
 // which starts an HTTPS server on loopback that answers with the Authorization
-// header it got, puts its port into $PORT and its certificate for NAME into ca.pem.
+// header it got, puts its port into $PORT and its certificate for NAME into ca.pem, and
+//
+//	started NAME
+//
+// which waits until there is a session of that name.
 func TestScript(t *testing.T) {
 	vmtest.Needs(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		Setup:               setup,
 		RequireExplicitExec: true,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"apiserver": apiServer},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"apiserver": apiServer, "started": started},
 	})
 }
 
 // setup shows the scripts this user's images and what is known of accelerators.
 func setup(env *testscript.Env) error {
+	env.Setenv("XDG_RUNTIME_DIR", filepath.Join(env.WorkDir, "run")) // each script sees its own sessions only
 	if home := os.Getenv("GONDOLIN_HOME"); home != "" {
 		env.Setenv("GONDOLIN_HOME", home)
 		return nil
@@ -65,6 +74,35 @@ func setup(env *testscript.Env) error {
 	env.Setenv("XDG_DATA_HOME", cmp.Or(os.Getenv("XDG_DATA_HOME"), filepath.Join(home, ".local", "share")))
 	env.Setenv("XDG_CACHE_HOME", cmp.Or(os.Getenv("XDG_CACHE_HOME"), filepath.Join(home, ".cache")))
 	return nil
+}
+
+// startedTimeout is a boot under emulation on a busy machine, with room.
+const startedTimeout = 2 * time.Minute
+
+func started(ts *testscript.TestScript, neg bool, args []string) { //nolint:revive // testscript's signature
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: started NAME")
+	}
+	dirs, err := paths.FromEnv(ts.Getenv, runtime.GOOS)
+	ts.Check(err)
+	registry, err := session.Open(dirs.Sessions())
+	ts.Check(err)
+	ctx, cancel := context.WithTimeout(context.Background(), startedTimeout)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		client, _, err := registry.Find(ctx, args[0])
+		if err == nil {
+			client.Close()
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			ts.Fatalf("no session %s: %v", args[0], err)
+		}
+	}
 }
 
 func apiServer(ts *testscript.TestScript, neg bool, args []string) { //nolint:revive // testscript's signature

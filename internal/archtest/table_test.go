@@ -56,14 +56,14 @@ var bans = []ban{
 
 // table is every package and exactly what it imports: add a line when you add an edge, and be ready to say why.
 var table = map[string]entry{
-	".":                              {imports: []string{"internal/audit", "internal/control", "internal/egress", "internal/fsserver", "internal/guestbin", "internal/image", "internal/image/initramfs", "internal/machine", "internal/machine/accel", "internal/machine/jail", "internal/machine/qemu", "internal/netstack", "internal/paths", "internal/template", "internal/wire", "policy", "vfs"}, modules: []string{"golang.org/x/sync", "golang.org/x/sys"}},
+	".":                              {imports: []string{"internal/audit", "internal/control", "internal/egress", "internal/fsserver", "internal/guestbin", "internal/image", "internal/image/initramfs", "internal/machine", "internal/machine/accel", "internal/machine/jail", "internal/machine/qemu", "internal/netstack", "internal/paths", "internal/session", "internal/template", "internal/wire", "policy", "vfs"}, modules: []string{"golang.org/x/sync", "golang.org/x/sys"}},
 	"cmd/gondolin":                   {imports: []string{"internal/cli"}},
 	"cmd/gondolin-guest":             {imports: []string{"internal/guest"}},
 	"internal/archtest":              {},
 	"examples/quickstart":            {imports: []string{".", "policy", "vfs"}},
 	"bench/lifecycle":                {imports: []string{"."}},
 	"internal/audit":                 {modules: []string{"golang.org/x/sys"}},
-	"internal/cli":                   {imports: []string{".", "internal/audit", "internal/image", "internal/image/build", "internal/machine", "internal/paths", "policy", "vfs"}, modules: []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term"}},
+	"internal/cli":                   {imports: []string{".", "internal/audit", "internal/image", "internal/image/build", "internal/machine", "internal/paths", "internal/session", "policy", "vfs"}, modules: []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term"}},
 	"internal/control":               {imports: []string{"internal/rpc", "internal/wire"}},
 	"internal/egress":                {imports: []string{"internal/audit", "internal/netstack", "policy"}},
 	"internal/fingerprint":           {modules: []string{"golang.org/x/sys"}},
@@ -89,6 +89,7 @@ var table = map[string]entry{
 	"internal/netstack/netstacktest": {imports: []string{"internal/netstack", "internal/netstack/ethlink"}, modules: []string{"gvisor.dev/gvisor"}},
 	"internal/paths":                 {},
 	"internal/rpc":                   {imports: []string{"internal/wire"}, modules: []string{"github.com/hashicorp/yamux"}},
+	"internal/session":               {imports: []string{"internal/lockfile", "internal/paths"}, modules: []string{"golang.org/x/sync", "golang.org/x/sys"}},
 	"internal/testenv":               {},
 	"internal/vmtest":                {imports: []string{".", "internal/image", "internal/paths", "internal/testenv"}},
 	"internal/wire":                  {modules: []string{"github.com/fxamacker/cbor/v2"}},

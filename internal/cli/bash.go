@@ -35,7 +35,7 @@ terminal, the shell reads its commands from there.`,
 					args = append(args, "-i")
 				}
 			}
-			return a.withVM(cmd.Context(), &flags, func(ctx context.Context, vm *gondolin.VM) error {
+			return a.withVM(cmd.Context(), &flags, args[0], func(ctx context.Context, vm *gondolin.VM) error {
 				c := vm.Command(ctx, args[0], args[1:]...)
 				if interactive {
 					return a.interact(c, &flags)

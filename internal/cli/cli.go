@@ -30,6 +30,7 @@ const (
 	exitUsage       = 2   // the command line is wrong
 	exitTimeout     = 124 // --timeout passed, as timeout(1)
 	exitInterrupted = 130 // Ctrl-C, or detached
+	exitStopped     = 137 // the VM was stopped from outside, as if killed
 )
 
 // app is what every command shares.
@@ -107,7 +108,8 @@ func (a *app) root() *cobra.Command {
 	root.SetErr(a.stdio.Err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().BoolVarP(&verbose, "verbose", "v", false, "say on standard error what is being done")
-	root.AddCommand(a.execCommand(), a.bashCommand(), a.imageCommand(), a.templateCommand(), a.auditCommand(), a.logsCommand(), a.doctorCommand(), a.versionCommand())
+	root.AddCommand(a.execCommand(), a.bashCommand(), a.imageCommand(), a.templateCommand(), a.listCommand(), a.pauseCommand(), a.resumeCommand(), a.stopCommand(),
+		a.auditCommand(), a.logsCommand(), a.doctorCommand(), a.versionCommand())
 	return root
 }
 
@@ -143,6 +145,9 @@ func (a *app) exitOf(ctx context.Context, err error) error {
 		return exitError(exitTimeout)
 	case ctx.Err() != nil:
 		return exitError(exitInterrupted)
+	case errors.Is(err, gondolin.ErrStopped):
+		fmt.Fprintln(a.stdio.Err, "gondolin: the VM was stopped by another process")
+		return exitError(exitStopped)
 	case errors.As(err, &start):
 		fmt.Fprintf(a.stdio.Err, "gondolin: %v\n", start)
 		return exitError(start.ExitCode())

@@ -30,7 +30,7 @@ from the guest but what the flags allow.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withVM(cmd.Context(), &flags, func(ctx context.Context, vm *gondolin.VM) error {
+			return a.withVM(cmd.Context(), &flags, args[0], func(ctx context.Context, vm *gondolin.VM) error {
 				c := vm.Command(ctx, args[0], args[1:]...)
 				if tty {
 					return a.interact(c, &flags)
@@ -45,8 +45,8 @@ from the guest but what the flags allow.`,
 	return cmd
 }
 
-// withVM starts a VM, runs use with a context that ends with --timeout, and closes it.
-func (a *app) withVM(ctx context.Context, flags *vmFlags, use func(context.Context, *gondolin.VM) error) (err error) {
+// withVM starts a VM for the program label, runs use with a context that ends with --timeout, and closes it.
+func (a *app) withVM(ctx context.Context, flags *vmFlags, label string, use func(context.Context, *gondolin.VM) error) (err error) {
 	env, err := a.parseEnv(flags.env)
 	if err != nil {
 		return err
@@ -59,6 +59,7 @@ func (a *app) withVM(ctx context.Context, flags *vmFlags, use func(context.Conte
 	if audit != nil {
 		defer func() { err = errors.Join(err, audit.Close()) }()
 	}
+	config.Session = &gondolin.Session{Name: flags.name, Label: labelOf(label)}
 	vm, err := gondolin.Start(ctx, config)
 	if err != nil {
 		if ctx.Err() != nil {

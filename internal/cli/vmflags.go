@@ -29,7 +29,7 @@ type vmFlags struct {
 	allow, internal, secrets, hosts  []string
 	hostMounts, memoryMounts, env    []string
 	cwd                              string
-	user                             string
+	user, name                       string
 }
 
 func (f *vmFlags) register(flags *pflag.FlagSet) {
@@ -51,6 +51,7 @@ func (f *vmFlags) register(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.env, "env", nil, "set a variable for the command: `NAME=VALUE`, or NAME to pass it on (repeatable)")
 	flags.StringVar(&f.cwd, "cwd", "", "working directory in the guest (default: the user's home)")
 	flags.StringVar(&f.user, "user", "", "run as `USER[:GROUP]` of the guest (default root)")
+	flags.StringVar(&f.name, "name", "", "name the VM for 'gondolin list' and commands that take a SESSION, besides its ID")
 	f.audit.register(flags)
 }
 

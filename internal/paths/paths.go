@@ -26,6 +26,9 @@ func (d Dirs) Images() string { return filepath.Join(d.Data, "images") }
 // Templates is the directory of booted guests.
 func (d Dirs) Templates() string { return filepath.Join(d.Cache, "templates") }
 
+// Sessions is the directory of the sockets of running VMs.
+func (d Dirs) Sessions() string { return filepath.Join(d.Runtime, "sessions") }
+
 // Initramfs is the directory of composed boot archives.
 func (d Dirs) Initramfs() string { return filepath.Join(d.Cache, "initramfs") }
 

@@ -1,0 +1,112 @@
+package gondolin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+
+	"gondolin/internal/session"
+)
+
+// Session makes a VM known to the other processes of the same user, root's
+// included, which can then list, pause and end it, and more: 'gondolin list'
+// shows it, and the commands that take a SESSION act on it. It lives in this
+// process and ends with it.
+type Session struct {
+	// Name is a second name besides the ID, unique among the sessions that run.
+	// 1 to 63 letters, digits, dots, hyphens and underscores. Empty: none.
+	Name string
+	// Label says what the VM is for, at most 200 bytes. Others see it: no secrets.
+	Label string
+}
+
+const maxLabel = 200
+
+func (s *Session) validate() error {
+	switch {
+	case s == nil:
+		return nil
+	case s.Name != "":
+		if err := session.CheckName(s.Name); err != nil {
+			return err
+		}
+	}
+	if len(s.Label) > maxLabel || strings.ContainsFunc(s.Label, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return fmt.Errorf("cannot use session label %.40q: give at most %d bytes without control characters", s.Label, maxLabel)
+	}
+	return nil
+}
+
+// SessionID returns the ID other processes know the VM by; empty without [Config.Session].
+func (vm *VM) SessionID() string {
+	if vm.session == nil {
+		return ""
+	}
+	return vm.session.ID
+}
+
+// listen makes the socket of a VM that is to be a session. Nobody finds it yet.
+func (p *plan) listen(context.Context) error {
+	if p.config.Session == nil {
+		return nil
+	}
+	registry, err := session.Open(p.dirs.Sessions())
+	if err != nil {
+		return err
+	}
+	p.session, err = registry.Listen(p.id)
+	return err
+}
+
+// publish lets other processes find the VM.
+func (vm *VM) publish(ctx context.Context) error {
+	if vm.session == nil {
+		return nil
+	}
+	return vm.session.Publish(ctx, vm.config.Session.Name)
+}
+
+// ErrStopped is why a VM ended that another process ended, as 'gondolin stop' does.
+var ErrStopped = errors.New("stopped by another process")
+
+func (vm *VM) runSession(ctx context.Context) error {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	err := vm.session.Serve(ctx, vm.routes(end), vm.config.Log)
+	if errors.Is(context.Cause(ctx), ErrStopped) {
+		return ErrStopped
+	}
+	return err
+}
+
+// routes is what other processes can ask of the VM; end ends the session, and so the VM.
+func (vm *VM) routes(end context.CancelCauseFunc) map[string]http.Handler {
+	return map[string]http.Handler{
+		session.InfoPath: session.JSON(func(context.Context, session.Empty) (session.Info, error) {
+			return vm.info(), nil
+		}),
+		session.PausePath:  session.JSON(plainly(vm.Pause)),
+		session.ResumePath: session.JSON(plainly(vm.Resume)),
+		session.StopPath: session.Then(
+			session.JSON(plainly(func(context.Context) error { return nil })), func() { end(ErrStopped) }),
+	}
+}
+
+// plainly makes an operation of what needs no message.
+func plainly(do func(context.Context) error) func(context.Context, session.Empty) (session.Empty, error) {
+	return func(ctx context.Context, _ session.Empty) (session.Empty, error) { return session.Empty{}, do(ctx) }
+}
+
+func (vm *VM) info() session.Info {
+	state := session.Running
+	if vm.Paused() {
+		state = session.Paused
+	}
+	return session.Info{
+		ID: vm.session.ID, Name: vm.config.Session.Name, Label: vm.config.Session.Label, PID: os.Getpid(), State: state,
+		Started: vm.started, Image: vm.image.Ref, Memory: vm.config.Memory, CPUs: vm.config.CPUs,
+	}
+}
