@@ -22,6 +22,7 @@ const (
 type layer struct {
 	name          string
 	rules         []rule
+	keys          []hostKey // of the rules' hosts, in the same order
 	internalHosts []hostPattern
 	internalNets  []netip.Prefix
 }
@@ -95,6 +96,9 @@ func compileLayer(n Network) (l layer, faults []error) {
 		}
 		faults = append(faults, err)
 		l.rules = append(l.rules, c)
+	}
+	for i := range l.rules {
+		l.keys = append(l.keys, l.rules[i].host.key())
 	}
 	for _, text := range n.AllowInternal {
 		faults = append(faults, l.addInternal(text))

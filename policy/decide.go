@@ -25,10 +25,13 @@ const (
 type subject struct {
 	Request
 	addr  netip.Addr // valid: the host is this address
+	hash  uint32     // of the host, for hostKey
 	plain int8       // 1: the path is plain; -1: it is not; 0: not looked at
 }
 
-func newSubject(q Request) subject { return subject{Request: q, addr: literal(q.Host)} }
+func newSubject(q Request) subject {
+	return subject{Request: q, addr: literal(q.Host), hash: hashName(q.Host)}
+}
 
 // literal returns the address that a canonical host is. A name does not end in a
 // number, so this needs no trying, and no error to be made.
@@ -126,7 +129,10 @@ func (r *rule) holds(q Request) (holds bool) {
 func (l *layer) decide(s *subject) (*rule, aspect) {
 	var nearest *rule
 	missing := aspectHost
-	for i := range l.rules {
+	for i, key := range l.keys {
+		if !key.may(s) {
+			continue
+		}
 		r := &l.rules[i]
 		switch missed := r.misses(s); {
 		case missed == matches:
