@@ -107,6 +107,12 @@ func (w *world) LookupNetIP(_ context.Context, _, host string) ([]netip.Addr, er
 // other port a TLS server; both run h.
 func newWorld(t *testing.T, network policy.Network, h http.HandlerFunc) *world {
 	t.Helper()
+	return newWorldServing(t, network, h, false)
+}
+
+// newWorldServing is newWorld; the servers speak HTTP/2 as well if asked to.
+func newWorldServing(t *testing.T, network policy.Network, h http.HandlerFunc, http2 bool) *world {
+	t.Helper()
 	testenv.CheckLeaks(t)
 	w := &world{t: t}
 	handler := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -140,6 +146,10 @@ func newWorld(t *testing.T, network policy.Network, h http.HandlerFunc) *world {
 		}
 		return internetCA.leaf(hello.ServerName)
 	}}
+	secure.EnableHTTP2 = http2
+	plain.Config.Protocols = new(http.Protocols)
+	plain.Config.Protocols.SetHTTP1(true)
+	plain.Config.Protocols.SetUnencryptedHTTP2(http2)
 	plain.Start()
 	secure.StartTLS()
 	roots := x509.NewCertPool()
@@ -399,10 +409,9 @@ func TestOddRequests(t *testing.T) {
 		"POST / HTTP/1.1\r\nHost: api.test\r\nTransfer-Encoding: chunked, identity\r\n\r\n":   "HTTP/1.1 501",
 		"GET / HTTP/1.1\r\nHost : api.test\r\n\r\n":                                           "HTTP/1.1 400",
 		"GET / HTTP/1.1\r\nHost: api.test\r\nX: " + strings.Repeat("a", 70<<10) + "\r\n\r\n":  "HTTP/1.1 431",
-		"SSH-2.0-OpenSSH_9.2\r\n":          "",
-		"EHLO mail\r\n":                    "",
-		"\x00\x01\x02\x03":                 "",
-		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n": "HTTP/1.1 505",
+		"SSH-2.0-OpenSSH_9.2\r\n": "",
+		"EHLO mail\r\n":           "",
+		"\x00\x01\x02\x03":        "",
 	} {
 		got := w.raw("api.test:80", text)
 		if want == "" && got != "" || !strings.HasPrefix(got, want) {

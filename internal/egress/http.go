@@ -22,6 +22,7 @@ type exchange struct {
 	query    policy.Request
 	start    time.Time
 	rule     string
+	h2c      bool // it came over HTTP/2 without TLS
 	denied   *denial
 	admitted bool                   // it was recorded, and will be as a response
 	over     atomic.Pointer[denial] // a body went over its bound
@@ -49,6 +50,8 @@ func (s *session) serveRequest(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	defer s.requests.Done()
+	running := s.running.Add(1)
+	defer s.running.Add(-1)
 	conn, ok := r.Context().Value(connKey{}).(*guestConn)
 	if !ok {
 		panic(http.ErrAbortHandler) // cannot be: every connection is one
@@ -57,7 +60,12 @@ func (s *session) serveRequest(w http.ResponseWriter, r *http.Request) {
 	out := &responseWriter{ResponseWriter: w, x: x, vault: s.vault}
 	defer s.finish(x, out, r)
 	var d *denial
-	if x.query, d = conn.target(r); d == nil {
+	x.query, d = conn.target(r)
+	x.h2c = r.ProtoMajor == 2 && conn.scheme == "http"
+	if d == nil && running > maxRequests {
+		d = &denial{status: http.StatusServiceUnavailable, code: codeBusy, reason: fmt.Sprintf("%d requests are under way", maxRequests)}
+	}
+	if d == nil {
 		var decision policy.Decision
 		decision, d = s.decide(x.query)
 		x.rule = decision.Rule

@@ -21,6 +21,17 @@ const (
 	// longer than what clients keep connections for (curl: 118 s).
 	idleTimeout = 3 * time.Minute
 
+	// maxStreams bounds the requests at once on one HTTP/2 connection of the
+	// guest, and streamWindow, in bytes, what the host holds of each one's
+	// body; of all on a connection it is 1 MiB, net/http's default.
+	maxStreams   = 100
+	streamWindow = 512 << 10
+
+	// maxRequests bounds the requests at once of one sandbox, on whatever
+	// connections. Each may hold maxRequestHead, so they are few compared with
+	// what netstack's connections could carry over HTTP/2.
+	maxRequests = 2048
+
 	// maxRequestHead in bytes; net/http adds 4 KiB of slack. Beyond it: 431.
 	maxRequestHead = 64 << 10
 

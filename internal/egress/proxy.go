@@ -35,6 +35,7 @@ func rewrite(pr *httputil.ProxyRequest) {
 	out.URL.Scheme, out.URL.Host, out.URL.User = x.query.Scheme, hostPort(x.query), nil
 	out.URL.RawQuery, out.URL.ForceQuery = pr.In.URL.RawQuery, pr.In.URL.ForceQuery
 	out.Host = pr.In.Host
+	out.Trailer = pr.In.Trailer // the server fills in this very map when the body has been read
 	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
 		if values, ok := pr.In.Header[name]; ok {
 			out.Header[name] = values
@@ -64,7 +65,9 @@ func (m *lastMile) RoundTrip(r *http.Request) (*http.Response, error) {
 	if d != nil {
 		return nil, d
 	}
+	trailer := r.Trailer
 	r = r.Clone(r.Context())
+	r.Trailer = trailer
 	if d := boundRequest(r, x, decision); d != nil {
 		return nil, d
 	}
@@ -82,7 +85,7 @@ func (m *lastMile) RoundTrip(r *http.Request) (*http.Response, error) {
 	if _, asked := r.Header["Accept-Encoding"]; asked && len(done.used) > 0 {
 		r.Header.Set("Accept-Encoding", "identity") // so that the answer can be scrubbed
 	}
-	resp, err := s.upstream.RoundTrip(r)
+	resp, err := s.upstream.send(r, x)
 	if err != nil {
 		return nil, err
 	}

@@ -24,6 +24,7 @@ type denial struct {
 const (
 	codeTarget     policy.Code = "target"     // the request does not fit its connection, or cannot be understood
 	codeUnrecorded policy.Code = "unrecorded" // the audit log cannot be written
+	codeBusy       policy.Code = "busy"       // too many requests at once
 	codeFault      policy.Code = "fault"      // a fault of ours
 	codeRequest    policy.Code = "request_size"
 	codeResponse   policy.Code = "response_size"

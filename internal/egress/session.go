@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gondolin/internal/audit"
@@ -26,6 +27,7 @@ type session struct {
 	mu       sync.Mutex     // guards ended, and orders it with requests.Add
 	ended    bool           // no request may begin
 	requests sync.WaitGroup // running requests
+	running  atomic.Int64   // how many
 }
 
 var _ netstack.Handler = (*session)(nil)
@@ -37,6 +39,8 @@ func newSession(ctx context.Context, g *Gateway) *session {
 	s.proxy = newProxy(s)
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true) // with prior knowledge (RFC 9113 section 3.3)
 	s.server = &http.Server{
 		Handler:                      http.HandlerFunc(s.serveRequest),
 		ReadHeaderTimeout:            headerTimeout,
@@ -44,6 +48,7 @@ func newSession(ctx context.Context, g *Gateway) *session {
 		MaxHeaderBytes:               maxRequestHead,
 		DisableGeneralOptionsHandler: true,
 		Protocols:                    protocols,
+		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerStream: streamWindow},
 		ErrorLog:                     slog.NewLogLogger(g.logger.Handler(), slog.LevelDebug),
 		BaseContext:                  func(net.Listener) context.Context { return ctx },
 		ConnContext:                  withGuestConn,
@@ -158,7 +163,7 @@ func (s *session) terminate(c *guestConn) (*tls.Conn, error) {
 	_ = c.SetDeadline(time.Now().Add(handshakeTimeout)) // a dead connection fails in the handshake
 	conn := tls.Server(c, &tls.Config{
 		MinVersion: tls.VersionTLS12,
-		NextProtos: []string{"http/1.1"},
+		NextProtos: []string{"h2", "http/1.1"},
 		// Tickets would let a session for one name be resumed on a
 		// connection for another.
 		SessionTicketsDisabled: true,

@@ -22,8 +22,10 @@ func (c *guestConn) target(r *http.Request) (policy.Request, *denial) {
 		return q, deny("%s", c.fault)
 	case r.Method == http.MethodConnect:
 		return q, deny("CONNECT is not supported: connect to the host itself")
-	case r.ProtoMajor != 1:
-		return q, &denial{status: http.StatusHTTPVersionNotSupported, reason: "only HTTP/1.1 is supported"}
+	case r.ProtoMajor != 1 && r.ProtoMajor != 2:
+		return q, &denial{status: http.StatusHTTPVersionNotSupported, reason: "only HTTP/1.1 and HTTP/2 are supported"}
+	case r.ProtoMajor == 2 && !oneHost(r):
+		return q, &denial{status: http.StatusBadRequest, reason: "the request's :authority and Host differ"}
 	case r.RequestURI == "*":
 		return q, &denial{status: http.StatusNotImplemented, reason: "OPTIONS * is not supported"}
 	case r.URL.Opaque != "" || r.URL.IsAbs() && r.URL.Host == "":
@@ -43,10 +45,26 @@ func (c *guestConn) target(r *http.Request) (policy.Request, *denial) {
 		return q, deny("the request names a bad host: %v", err)
 	}
 	if host != c.host || port != q.Port {
-		return q, deny("the request names host %s on a connection that went to %s",
+		d := deny("the request names host %s on a connection that went to %s",
 			policy.JoinHostPort(host, port), policy.JoinHostPort(c.host, q.Port))
+		if r.ProtoMajor == 2 {
+			d.status = http.StatusMisdirectedRequest // RFC 9110 section 15.5.20: the client may use another connection
+		}
+		return q, d
 	}
 	return q, nil
+}
+
+// oneHost reports whether an HTTP/2 request that has a Host field besides
+// :authority, which net/http prefers, says the same in both (RFC 9113 section
+// 8.3.1).
+func oneHost(r *http.Request) bool {
+	for _, host := range r.Header["Host"] {
+		if host != r.Host {
+			return false
+		}
+	}
+	return true
 }
 
 // splitHost reads a Host header, RFC 9110 section 7.2. A missing port is the

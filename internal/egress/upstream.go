@@ -51,6 +51,7 @@ func interfaceAddrs() ([]netip.Addr, error) {
 // and port, and each leads to an address that was checked for that host.
 type upstream struct {
 	*http.Transport
+	h2c     *http.Transport // HTTP/2 without TLS, for guests that speak it so
 	gateway *Gateway
 	ended   <-chan struct{}
 
@@ -64,6 +65,7 @@ func newUpstream(ctx context.Context, g *Gateway) *upstream {
 	u := &upstream{gateway: g, ended: ctx.Done(), slots: make(chan struct{}, maxUpstream), conns: make(map[*upstreamConn]struct{})}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
 	u.Transport = &http.Transport{
 		Proxy:                  nil, // never from the environment
 		DialContext:            u.dial,
@@ -78,7 +80,19 @@ func newUpstream(ctx context.Context, g *Gateway) *upstream {
 		MaxResponseHeaderBytes: maxResponseHead,
 		Protocols:              protocols,
 	}
+	u.h2c = u.Transport.Clone()
+	u.h2c.Protocols = new(http.Protocols)
+	u.h2c.Protocols.SetUnencryptedHTTP2(true)
 	return u
+}
+
+// send speaks HTTP/2 over TLS where the server does, and without TLS where the
+// guest did; there is no other way to know (RFC 9113 section 3.3).
+func (u *upstream) send(r *http.Request, x *exchange) (*http.Response, error) {
+	if x.h2c && r.URL.Scheme == "http" {
+		return u.h2c.RoundTrip(r)
+	}
+	return u.RoundTrip(r)
 }
 
 // upstreamConn is known to its upstream until it is closed.
@@ -103,6 +117,7 @@ func (c *upstreamConn) Close() error {
 // close closes every connection, idle or in use.
 func (u *upstream) close() {
 	u.CloseIdleConnections()
+	u.h2c.CloseIdleConnections()
 	u.mu.Lock()
 	open := make([]*upstreamConn, 0, len(u.conns))
 	for c := range u.conns {
