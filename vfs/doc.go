@@ -7,6 +7,7 @@
 //   - [Dir], [ReadOnlyDir] and [NewDir]: a directory of the host, confined to it.
 //   - [FromFS]: any io/fs.FS, read-only.
 //   - [ReadOnly]: any FS, with every change refused.
+//   - [Mount]: several FS in one tree.
 //
 // # Paths
 //

@@ -25,6 +25,8 @@ const (
 	memoryMinShrink = 64
 	// memoryMaxLinks is EXT4_LINK_MAX, the limit programs know; it keeps the counter far from overflow.
 	memoryMaxLinks = 65000
+	// mountMaxDevs bounds what Mount remembers of the devices beneath: far more file systems than a host has mounted.
+	mountMaxDevs = 4096
 	// dirBatch is how many names of a host directory are read at once: a few pages of memory.
 	dirBatch = 512
 	// dirCreateTries bounds the loop between "missing" and "exists" when others create and remove the same name.

@@ -2,6 +2,7 @@ package vfstest_test
 
 import (
 	"io/fs"
+	"iter"
 	"os"
 	"runtime"
 	"testing"
@@ -22,6 +23,62 @@ func TestMemory(t *testing.T) {
 
 func TestDir(t *testing.T) {
 	vfstest.Run(t, func(t *testing.T) vfs.FS { return vfs.Dir(t.TempDir()) }, hostOptions())
+}
+
+func TestMountBase(t *testing.T) {
+	vfstest.Run(t, func(*testing.T) vfs.FS { return vfs.Mount(vfs.Memory(), nil) }, vfstest.Options{})
+}
+
+func TestMountDir(t *testing.T) {
+	vfstest.Run(t, func(t *testing.T) vfs.FS { return vfs.Mount(vfs.Dir(t.TempDir()), nil) }, hostOptions())
+}
+
+func TestReadOnlyMount(t *testing.T) {
+	vfstest.RunReadOnly(t, func(*testing.T) vfs.FS { return vfs.Mount(vfs.FromFS(vfstest.Fixture()), nil) })
+}
+
+// below is a mount point seen as a file system of its own: what a guest does in one goes through all of Mount.
+type below struct{ vfs.FS }
+
+func inMount(name string) string {
+	if name == "." {
+		return "a/b"
+	}
+	return "a/b/" + name
+}
+
+func (b below) Lstat(name string) (vfs.Attr, error)        { return b.FS.Lstat(inMount(name)) }
+func (b below) Mkdir(name string, c vfs.Create) error      { return b.FS.Mkdir(inMount(name), c) }
+func (b below) Unlink(name string) error                   { return b.FS.Unlink(inMount(name)) }
+func (b below) Rmdir(name string) error                    { return b.FS.Rmdir(inMount(name)) }
+func (b below) SetAttr(name string, set vfs.SetAttr) error { return b.FS.SetAttr(inMount(name), set) }
+func (b below) ReadDir(name string) iter.Seq2[vfs.DirEntry, error] {
+	return b.FS.ReadDir(inMount(name))
+}
+func (b below) Open(name string, f vfs.OpenFlag, c vfs.Create) (vfs.File, error) {
+	return b.FS.Open(inMount(name), f, c)
+}
+
+func (b below) Rename(from, to string, f vfs.RenameFlag) error {
+	return b.FS.Rename(inMount(from), inMount(to), f)
+}
+
+func (b below) Link(from, to string) error {
+	return b.FS.(vfs.Linker).Link(inMount(from), inMount(to)) //nolint:forcetypeassert // Mount has it
+}
+
+func (b below) Symlink(target, name string, c vfs.Create) error {
+	return b.FS.(vfs.Symlinker).Symlink(target, inMount(name), c) //nolint:forcetypeassert // Mount has it
+}
+
+func (b below) Readlink(name string) (string, error) {
+	return b.FS.(vfs.Readlinker).Readlink(inMount(name)) //nolint:forcetypeassert // Mount has it
+}
+
+func TestMountPoint(t *testing.T) {
+	vfstest.Run(t, func(*testing.T) vfs.FS {
+		return below{vfs.Mount(vfs.FromFS(vfstest.Fixture()), map[string]vfs.FS{"a/b": vfs.Memory()})}
+	}, vfstest.Options{})
 }
 
 func TestReadOnlyMemory(t *testing.T) {
