@@ -109,7 +109,7 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().BoolVarP(&verbose, "verbose", "v", false, "say on standard error what is being done")
 	root.AddCommand(a.execCommand(), a.bashCommand(), a.imageCommand(), a.templateCommand(), a.listCommand(), a.pauseCommand(), a.resumeCommand(), a.stopCommand(),
-		a.auditCommand(), a.logsCommand(), a.doctorCommand(), a.versionCommand())
+		a.policyCommand(), a.auditCommand(), a.logsCommand(), a.doctorCommand(), a.versionCommand())
 	return root
 }
 

@@ -27,6 +27,7 @@ type vmFlags struct {
 	cpus                             int
 	timeout                          time.Duration
 	allow, internal, secrets, hosts  []string
+	policies                         []string
 	hostMounts, memoryMounts, env    []string
 	cwd                              string
 	user, name                       string
@@ -41,6 +42,7 @@ func (f *vmFlags) register(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.cold, "cold", false, "boot instead of cloning a template")
 	flags.DurationVar(&f.timeout, "timeout", 0, "stop the command after this long, such as 90s or 5m")
 	flags.StringArrayVar(&f.allow, "allow-host", nil, "allow HTTP and HTTPS to hosts that match `PATTERN[:PORT]` (repeatable)")
+	flags.StringArrayVar(&f.policies, "policy", nil, "allow what the policy `FILE` says; each further one, and --allow-host, narrows it (repeatable)")
 	flags.StringArrayVar(&f.internal, "allow-internal", nil, "let allowed hosts resolve to internal addresses: `HOST`, address or CIDR range (repeatable)")
 	flags.StringArrayVar(&f.secrets, "host-secret", nil,
 		"give the guest a placeholder for a secret: `NAME@HOST[,HOST…][=VALUE]`; without VALUE it is read from the environment (repeatable)")
@@ -81,6 +83,9 @@ func (a *app) config(f *vmFlags) (config gondolin.Config, audit io.Closer, err e
 		return config, nil, err
 	}
 	if config.Upstream, err = parseUpstream(f.hosts, f.upstreamCA); err != nil {
+		return config, nil, err
+	}
+	if err := a.applyPolicy(f, &config); err != nil {
 		return config, nil, err
 	}
 	audit, err = f.audit.open(&config)
