@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"gondolin/internal/netstack"
 )
@@ -14,8 +15,9 @@ type guestConn struct {
 	netstack.Conn
 	flow   netstack.Flow
 	scheme string
-	host   string // the name or address dialled, canonical
-	fault  string // why no request on it can be allowed; "" if some may
+	host   string                 // the name or address dialled, canonical
+	fault  string                 // why no request on it can be allowed; "" if some may
+	broken atomic.Pointer[denial] // why a request's body was cut short, and the connection is over
 
 	prefix []byte // bytes read while classifying; only the reader touches it
 	once   sync.Once

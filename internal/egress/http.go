@@ -22,6 +22,7 @@ type exchange struct {
 	query    policy.Request
 	start    time.Time
 	rule     string
+	upgrade  bool // its headGuard steps aside: the connection ends unless it is switched
 	h2c      bool // it came over HTTP/2 without TLS
 	denied   *denial
 	admitted bool                   // it was recorded, and will be as a response
@@ -62,6 +63,7 @@ func (s *session) serveRequest(w http.ResponseWriter, r *http.Request) {
 	var d *denial
 	x.query, d = conn.target(r)
 	x.h2c = r.ProtoMajor == 2 && conn.scheme == "http"
+	x.upgrade = r.ProtoMajor == 1 && r.Header["Upgrade"] != nil
 	if d == nil && running > maxRequests {
 		d = &denial{status: http.StatusServiceUnavailable, code: codeBusy, reason: fmt.Sprintf("%d requests are under way", maxRequests)}
 	}
@@ -227,6 +229,9 @@ func (w *responseWriter) WriteHeader(status int) {
 			if _, ok := h[name]; !ok {
 				h[name] = nil // present and empty: net/http leaves it out
 			}
+		}
+		if w.x.upgrade && status != http.StatusSwitchingProtocols {
+			h.Set("Connection", "close")
 		}
 	}
 	w.ResponseWriter.WriteHeader(status)

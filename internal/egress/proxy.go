@@ -168,7 +168,11 @@ func (c *countingStream) Write(p []byte) (int, error) {
 // upstreamFailed is ReverseProxy's ErrorHandler.
 func (s *session) upstreamFailed(w http.ResponseWriter, r *http.Request, err error) {
 	x := exchangeOf(r.Context())
-	if d := cmp.Or(x.over.Load(), asDenial(err)); d != nil {
+	d := cmp.Or(x.over.Load(), asDenial(err))
+	if conn, ok := r.Context().Value(connKey{}).(*guestConn); ok && d == nil {
+		d = conn.broken.Load() // err may be that the request was cancelled for it
+	}
+	if d != nil {
 		x.refuse(w, r, d)
 		return
 	}

@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -86,7 +87,7 @@ func (x *exchange) refuse(w http.ResponseWriter, r *http.Request, d *denial) {
 	}
 	w.Header().Set(deniedHeader, d.header())
 	if !wantsJSON(r) {
-		text := fmt.Sprintf("gondolin: denied: %s %s://%s%s: %s", x.query.Method, x.query.Scheme,
+		text := fmt.Sprintf("gondolin: denied: %s %s://%s%s: %s", cmp.Or(x.query.Method, "a request to"), x.query.Scheme,
 			policy.JoinHostPort(x.query.Host, x.query.Port), x.query.Path, d.reason)
 		if d.hint != "" {
 			text += " (" + d.hint + ")"

@@ -58,8 +58,11 @@ func newSession(ctx context.Context, g *Gateway) *session {
 
 // withGuestConn lets requests find the connection they came on.
 func withGuestConn(ctx context.Context, conn net.Conn) context.Context {
-	if t, ok := conn.(*tls.Conn); ok {
-		conn = t.NetConn()
+	switch c := conn.(type) {
+	case *headGuard:
+		conn = c.guest
+	case *tls.Conn:
+		conn = c.NetConn()
 	}
 	return context.WithValue(ctx, connKey{}, conn)
 }
@@ -147,9 +150,21 @@ func (s *session) Serve(_ context.Context, conn netstack.Conn, flow netstack.Flo
 		}
 	}
 	_ = c.SetDeadline(time.Time{})
+	if t, ok := served.(*tls.Conn); !ok || t.ConnectionState().NegotiatedProtocol != "h2" {
+		served = newHeadGuard(served, c, func(d *denial) { s.recordBody(c, d) })
+		_ = c.SetReadDeadline(time.Now().Add(headerTimeout)) // net/http sets its own after the first bytes
+	}
 	if s.accept.hand(served) {
 		<-c.closed
 	}
+}
+
+// recordBody records a body that was refused for its framing.
+func (s *session) recordBody(c *guestConn, d *denial) {
+	s.record(audit.Event{
+		Kind: audit.Request, Decision: audit.Deny, Code: string(d.code), Reason: d.reason,
+		Scheme: c.scheme, Host: c.host, Port: int(c.flow.Addr.Port()),
+	})
 }
 
 func isTimeout(err error) bool {

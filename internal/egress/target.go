@@ -14,6 +14,10 @@ import (
 // 3.3, RFC 9110 section 7.4).
 func (c *guestConn) target(r *http.Request) (policy.Request, *denial) {
 	q := policy.Request{Scheme: c.scheme, Host: c.host, Port: int(c.flow.Addr.Port()), Method: r.Method, Path: r.URL.EscapedPath(), Query: r.URL.RawQuery}
+	if d := malformedRequest(r); d != nil {
+		q.Method, q.Path = "", "" // they are not the guest's
+		return q, d
+	}
 	if q.Path == "" {
 		q.Path = "/"
 	}
