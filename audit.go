@@ -78,11 +78,7 @@ func reasonOf(err error) string {
 
 // auditReady records that the VM can be used, and what starting took.
 func (vm *VM) auditReady() {
-	phases := make(map[string]float64, len(vm.timings))
-	for _, t := range vm.timings {
-		phases[t.Phase] += float64(t.Took.Microseconds()) / 1000
-	}
-	vm.note(audit.Event{Kind: audit.Lifecycle, Phase: "ready", Phases: phases})
+	vm.auditPhases("ready", vm.timings)
 }
 
 // auditStart records that the command is about to run. A command that cannot be

@@ -117,6 +117,9 @@ func (p *plan) quiesce(ctx context.Context, m machine.Machine, client *control.C
 
 // startMachine starts a clone of the plan's template, or boots.
 func (p *plan) startMachine(ctx context.Context) (*qemu.Process, error) {
+	if p.saved != nil {
+		return p.startSaved(ctx)
+	}
 	if p.template == nil {
 		defer p.watch.lap("qemu")
 		return qemu.Start(ctx, p.machine, qemu.Options{Log: p.config.Log})

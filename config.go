@@ -77,6 +77,10 @@ type Config struct {
 	// What the guest does in the background stands still too. 0: never.
 	IdlePause time.Duration
 
+	// Accept is in what a restored VM may differ from the one that was saved; see
+	// [Restore]. It does nothing otherwise.
+	Accept Difference
+
 	// StartTimeout bounds Start, and before it, each by itself, a first trial of the
 	// accelerator and the making of a template. 0: [DefaultStartTimeout].
 	StartTimeout time.Duration

@@ -14,7 +14,6 @@ import (
 	"gondolin/internal/audit"
 	"gondolin/internal/control"
 	"gondolin/internal/egress"
-	"gondolin/internal/fsserver"
 	"gondolin/internal/guestbin"
 	"gondolin/internal/image"
 	"gondolin/internal/image/initramfs"
@@ -44,6 +43,7 @@ type plan struct {
 
 	templates *template.Store
 	template  *template.Template // nil: boot cold
+	saved     *saved             // what the VM continues; nil: nothing
 	watch     *stopwatch
 	session   *session.Server // nil: no session
 	jail      jail.Report     // around the VM that Diagnose started
@@ -79,6 +79,7 @@ func (p *plan) planNetwork(context.Context) (err error) {
 		Resolver: up.Resolver,
 		Dialer:   up.DialContext,
 		RootCAs:  up.RootCAs,
+		Continue: p.saved.continues(),
 	})
 	return err
 }
@@ -152,20 +153,21 @@ func (p *plan) launch(ctx context.Context) (*VM, error) {
 		m.Close()
 		return nil, p.launchFailed(err)
 	}
-	vm := &VM{
-		config: p.config, image: p.image, gateway: p.gateway, audit: p.audit, mounts: p.mounts,
-		machine: m, control: client, jail: m.Jail(), session: p.session, started: time.Now(), ended: make(chan struct{}),
+	files, err := p.fileServer()
+	if err != nil {
+		m.Close()
+		client.Close()
+		return nil, p.launchFailed(err)
 	}
-	if len(p.mounts) > 0 {
-		vm.files = fsserver.New(fsserver.Config{
-			Mounts: fileSystems(p.mounts), Logger: p.config.Log, Limits: fsserver.Limits{Handles: maxHandles()},
-		})
+	vm := &VM{
+		config: p.config, image: p.image, gateway: p.gateway, audit: p.audit, mounts: p.mounts, files: files,
+		machine: m, control: client, jail: m.Jail(), session: p.session, started: time.Now(), ended: make(chan struct{}),
 	}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx)) // the VM outlives the start
 	vm.running, vm.stop = run, stop
 	context.AfterFunc(run, func() { close(p.over) })
 	go vm.run(run)
-	if err := vm.setup(ctx); err != nil {
+	if err := vm.introduce(ctx, p.saved); err != nil {
 		vm.Close()
 		return nil, err
 	}
@@ -210,25 +212,43 @@ func fileSystems(mounts []mount) []vfs.FS {
 // entropyBytes is what a guest's random generator is seeded with: twice its key.
 const entropyBytes = 64
 
-// setup waits for the guest to boot and makes it this VM.
-func (vm *VM) setup(ctx context.Context) error {
+// introduce makes the guest this VM.
+func (vm *VM) introduce(ctx context.Context, from *saved) error {
 	timeout := fmt.Errorf("cannot start: the guest was not ready within %v", vm.config.StartTimeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, vm.config.StartTimeout, timeout)
 	defer cancel()
-	env, err := vm.config.environ(vm.image.Env, vm.gateway.Env())
-	if err != nil {
-		return err
+	if from != nil {
+		return vm.resume(ctx)
 	}
-	entropy := make([]byte, entropyBytes)
-	_, _ = rand.Read(entropy) // never fails
-	ca, err := certificate(vm.gateway.CACertPEM())
+	return vm.setup(ctx)
+}
+
+// identity returns what the guest is told of its environment and whom to trust.
+func (vm *VM) identity() (env [][]byte, ca *wire.CA, err error) {
+	env, err = vm.config.environ(vm.image.Env, vm.gateway.Env())
+	if err != nil {
+		return nil, nil, err
+	}
+	ca, err = certificate(vm.gateway.CACertPEM())
+	return env, ca, err
+}
+
+func entropy() []byte {
+	b := make([]byte, entropyBytes)
+	_, _ = rand.Read(b) // never fails
+	return b
+}
+
+// setup waits for the guest to boot and sets it up.
+func (vm *VM) setup(ctx context.Context) error {
+	env, ca, err := vm.identity()
 	if err != nil {
 		return err
 	}
 	ready, err := vm.control.Setup(ctx, wire.Setup{
 		Hostname: vm.config.Hostname,
 		Time:     time.Now().UnixNano(),
-		Entropy:  entropy,
+		Entropy:  entropy(),
 		Network:  guestNetwork(),
 		CA:       ca,
 		Env:      env,

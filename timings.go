@@ -25,6 +25,15 @@ func (s *stopwatch) lap(phase string) {
 	s.last = now
 }
 
+// milliseconds returns what each phase took.
+func milliseconds(timings []Timing) map[string]float64 {
+	phases := make(map[string]float64, len(timings))
+	for _, t := range timings {
+		phases[t.Phase] += float64(t.Took.Microseconds()) / 1000
+	}
+	return phases
+}
+
 // Timings returns what the phases of Start took.
 func (vm *VM) Timings() []Timing {
 	list := append([]Timing(nil), vm.timings...)

@@ -60,7 +60,7 @@ func (a *app) withVM(ctx context.Context, flags *vmFlags, label string, use func
 		defer func() { err = errors.Join(err, audit.Close()) }()
 	}
 	config.Session = &gondolin.Session{Name: flags.name, Label: labelOf(label)}
-	vm, err := gondolin.Start(ctx, config)
+	vm, err := flags.start(ctx, config)
 	if err != nil {
 		if ctx.Err() != nil {
 			return exitError(exitInterrupted)

@@ -23,6 +23,8 @@ import (
 type vmFlags struct {
 	image, memory, accel, upstreamCA string
 	audit                            auditFlags
+	resume                           string
+	accept                           []string
 	cold, timings                    bool
 	cpus                             int
 	timeout                          time.Duration
@@ -39,6 +41,9 @@ func (f *vmFlags) register(flags *pflag.FlagSet) {
 	flags.IntVar(&f.cpus, "cpus", 0, "number of processors (default 2)")
 	flags.StringVar(&f.accel, "accel", "", "kvm, hvf or tcg (default: the best that works; also $GONDOLIN_ACCEL)")
 	flags.BoolVar(&f.timings, "timings", false, "say on standard error what the phases of the start took")
+	flags.StringVar(&f.resume, "resume", "", "continue the VM that was saved in `DIR` instead of starting a new one")
+	flags.StringSliceVar(&f.accept, "accept", nil,
+		"with --resume, let the VM differ from the saved one in `WHAT`: network, secrets, mounts (repeatable)")
 	flags.BoolVar(&f.cold, "cold", false, "boot instead of cloning a template")
 	flags.DurationVar(&f.timeout, "timeout", 0, "stop the command after this long, such as 90s or 5m")
 	flags.StringArrayVar(&f.allow, "allow-host", nil, "allow HTTP and HTTPS to hosts that match `PATTERN[:PORT]` (repeatable)")
@@ -223,4 +228,30 @@ func (t hostTable) LookupNetIP(ctx context.Context, network, host string) ([]net
 		return addrs, nil
 	}
 	return net.DefaultResolver.LookupNetIP(ctx, network, host)
+}
+
+// differences are what --accept takes.
+var differences = map[string]gondolin.Difference{
+	"network": gondolin.OtherNetwork, "secrets": gondolin.OtherSecrets, "mounts": gondolin.OtherMounts,
+}
+
+// start starts the VM the flags ask for, or restores it.
+func (f *vmFlags) start(ctx context.Context, config gondolin.Config) (*gondolin.VM, error) {
+	if f.resume == "" {
+		if len(f.accept) > 0 {
+			return nil, usagef("--accept: give --resume as well")
+		}
+		return gondolin.Start(ctx, config)
+	}
+	if f.cold {
+		return nil, usagef("--cold: a VM that is resumed does not boot")
+	}
+	for _, what := range f.accept {
+		d, known := differences[what]
+		if !known {
+			return nil, usagef("--accept: %q is not network, secrets or mounts", what)
+		}
+		config.Accept |= d
+	}
+	return gondolin.Restore(ctx, f.resume, config)
 }

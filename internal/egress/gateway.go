@@ -43,6 +43,8 @@ type Config struct {
 	// HostAddrs returns the host's own addresses, which are internal wherever
 	// they lie. Nil: those of its interfaces.
 	HostAddrs func() ([]netip.Addr, error)
+	// Continue is what a guest that is a copy of another knows. Nil: nothing.
+	Continue *Continue
 }
 
 // Gateway is one sandbox's way out. It holds secret values and prints none.
@@ -50,7 +52,9 @@ type Gateway struct {
 	engine   *policy.Engine
 	vault    *vault
 	ca       *authority
-	names    *netstack.Names // outlives a Run: the guest remembers addresses
+	names    *netstack.Names                 // outlives a Run: the guest remembers addresses
+	lost     []netstack.Flow                 // the guest takes for open
+	stack    *atomic.Pointer[netstack.Stack] // of the last Run
 	audit    *audit.Log
 	logger   *slog.Logger
 	resolver Resolver
@@ -67,16 +71,21 @@ func New(cfg Config) (*Gateway, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the network policy: %w", err)
 	}
-	v, err := newVault(engine)
+	from := cfg.Continue.orNothing()
+	v, err := newVault(engine, from.Placeholders)
 	if err != nil {
 		return nil, err
 	}
-	ca, err := newAuthority()
+	ca, err := from.authority()
+	if err != nil {
+		return nil, err
+	}
+	names, err := netstack.NamesOf(from.Names)
 	if err != nil {
 		return nil, err
 	}
 	g := &Gateway{
-		engine: engine, vault: v, ca: ca, names: new(netstack.Names), audit: cfg.Audit, numbers: new(atomic.Uint64), logger: cfg.Logger,
+		engine: engine, vault: v, ca: ca, names: names, lost: from.flows(), stack: new(atomic.Pointer[netstack.Stack]), audit: cfg.Audit, numbers: new(atomic.Uint64), logger: cfg.Logger,
 		resolver: cfg.Resolver, dialer: cfg.Dialer, roots: cfg.RootCAs, hostNets: cfg.HostAddrs,
 	}
 	cfg.Audit.Redact(v.values()...)
@@ -110,10 +119,11 @@ func (g *Gateway) Run(ctx context.Context, conn io.ReadWriteCloser) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s := newSession(ctx, g)
-	stack, err := netstack.New(netstack.Config{Handler: s, Names: g.names, OnDNS: g.recordDNS, Logger: g.logger})
+	stack, err := netstack.New(netstack.Config{Handler: s, Names: g.names, Lost: g.lost, OnDNS: g.recordDNS, Logger: g.logger})
 	if err != nil {
 		return err
 	}
+	g.stack.Store(stack)
 	served := make(chan error, 1)
 	go s.serveHTTP(served)
 	err = stack.Run(ctx, conn)

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -32,14 +33,16 @@ type vaultEntry struct {
 	value       func() string
 }
 
-func newVault(engine *policy.Engine) (*vault, error) {
+// newVault takes over the placeholders that the guest has, by name of the secret,
+// and makes the others.
+func newVault(engine *policy.Engine, known map[string]string) (*vault, error) {
 	v := &vault{engine: engine, env: make(map[string]string)}
 	for _, name := range engine.SecretNames() {
-		random := make([]byte, placeholderRandom)
-		if _, err := rand.Read(random); err != nil {
+		placeholder, err := placeholderFor(known[name])
+		if err != nil {
 			return nil, fmt.Errorf("cannot make a placeholder for secret %s: %w", name, err)
 		}
-		e := vaultEntry{name: name, placeholder: placeholderPrefix + hex.EncodeToString(random)}
+		e := vaultEntry{name: name, placeholder: placeholder}
 		e.value = func() string {
 			value, _ := engine.SecretValue(name)
 			return value
@@ -48,6 +51,20 @@ func newVault(engine *policy.Engine) (*vault, error) {
 		v.env[name] = e.placeholder
 	}
 	return v, nil
+}
+
+// placeholderFor returns a placeholder that the guest has, or a new one.
+func placeholderFor(known string) (string, error) {
+	if known == "" {
+		random := make([]byte, placeholderRandom)
+		_, err := rand.Read(random)
+		return placeholderPrefix + hex.EncodeToString(random), err
+	}
+	digits, ok := strings.CutPrefix(known, placeholderPrefix)
+	if raw, err := hex.DecodeString(digits); !ok || err != nil || len(raw) != placeholderRandom {
+		return "", errors.New("the one the guest is said to have is none")
+	}
+	return known, nil
 }
 
 func (v *vault) values() []string {

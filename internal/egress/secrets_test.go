@@ -138,7 +138,7 @@ func TestInjectDoesNotSearchAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := newVault(engine)
+	v, err := newVault(engine, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,6 +61,9 @@ type Config struct {
 	Handler Handler
 	// Names are the addresses the guest was told. Nil: none yet.
 	Names *Names
+	// Lost are connections that the guest, a copy of another, takes for open. It is
+	// told that they are not.
+	Lost []Flow
 	// OnDNS is called with every question and its answer. Nil: nobody asks.
 	OnDNS func(DNSQuery)
 	// Logger gets what is worth knowing when debugging. Nil discards it.
@@ -75,6 +78,7 @@ type Stack struct {
 	link    *ethlink.Link
 	stack   *stack.Stack
 	names   *Names
+	lost    []Flow
 
 	dnsConns chan struct{} // a token for each DNS connection over TCP
 
@@ -92,6 +96,7 @@ func New(cfg Config) (*Stack, error) {
 	s := &Stack{
 		handler:  cfg.Handler,
 		names:    cfg.Names,
+		lost:     cfg.Lost,
 		onDNS:    cfg.OnDNS,
 		logger:   cfg.Logger,
 		link:     ethlink.New(ethlink.Config{MAC: GatewayMAC(), MTU: MTU, Admit: admit}),
@@ -134,6 +139,7 @@ func (s *Stack) Run(ctx context.Context, conn io.ReadWriteCloser) error {
 		return errLinkEnded // ends the other parts
 	})
 	group.Go(func() error { return s.serveUDP(inner, dns) })
+	group.Go(func() error { return s.endLost(inner, s.lost) })
 	err = group.Wait()
 	s.close()
 	if errors.Is(err, errLinkEnded) || ctx.Err() != nil {

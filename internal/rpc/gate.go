@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"errors"
 	"io"
 	"sync"
 )
@@ -28,6 +29,7 @@ type gate struct {
 	frames  frames     // where in a frame the output is
 	writing bool
 	held    bool
+	told    bool // the other side knows that it is held
 	ended   bool
 }
 
@@ -76,9 +78,13 @@ func (g *gate) hold() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.held = true
-	for (g.writing || !g.frames.between()) && !g.ended {
+	for (g.writing || !g.frames.between()) && g.held && !g.ended {
 		g.moved.Wait()
 	}
+	if !g.held {
+		return errors.New("it goes on already")
+	}
+	g.told = true
 	_, err := g.sendLocked([]byte(markHold))
 	return err
 }
@@ -90,10 +96,10 @@ func (g *gate) proceed(mark string) (err error) {
 	for g.writing && !g.ended {
 		g.moved.Wait()
 	}
-	if g.held && mark != "" {
+	if g.told && mark != "" {
 		_, err = g.sendLocked([]byte(mark))
 	}
-	g.held = false
+	g.held, g.told = false, false
 	g.moved.Broadcast()
 	return err
 }
@@ -102,7 +108,7 @@ func (g *gate) proceed(mark string) (err error) {
 func (g *gate) restart() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.frames, g.held = frames{}, false
+	g.frames, g.held, g.told = frames{}, false, false
 	g.moved.Broadcast()
 }
 

@@ -52,19 +52,23 @@ func (c *hostConn) answered() bool {
 	if !c.awaited.Swap(false) {
 		return false
 	}
-	c.held <- struct{}{} // never blocks: each hold takes its answer, or is the last
+	c.held <- struct{}{} // never blocks: a hold begins only when it is empty
 	return true
 }
 
 // Hold stops both directions between two frames and returns when nothing is under
 // way in either: the guest has taken all that was sent, and the host has all that the
-// guest sent. Streams wait until Proceed. After an error the channel is of no use
-// any more, and the caller closes it.
+// guest sent. Streams wait until Proceed, which must follow an error as well.
 func (h *Host) Hold(ctx context.Context) error {
 	if h.conn.closed.Swap(true) {
 		return errors.New("cannot hold the control channel: it is being held")
 	}
-	h.conn.awaited.Store(true)
+	if h.conn.awaited.Swap(true) {
+		return errors.New("cannot hold the control channel: the guest has not answered the time before")
+	}
+	for len(h.conn.held) > 0 {
+		<-h.conn.held // an answer that came too late
+	}
 	sent := make(chan error, 1)
 	go func() { sent <- h.conn.gate.hold() }()
 	for {
@@ -84,7 +88,8 @@ func (h *Host) Hold(ctx context.Context) error {
 	}
 }
 
-// Proceed lets the streams of a held channel go on, at both ends.
+// Proceed lets the streams of a held channel go on, at both ends. One that is not
+// held stays as it is.
 func (h *Host) Proceed() error {
 	err := h.conn.gate.proceed(markProceed)
 	h.conn.closed.Store(false)

@@ -22,6 +22,13 @@ func openDevice(a Accel) error {
 	return nil
 }
 
+// HostCPU names the host's processor; two hosts for which it is the same can continue
+// each other's virtual machines.
+func HostCPU() string {
+	name, _ := unix.Sysctl("machdep.cpu.brand_string")
+	return name
+}
+
 // hostIdentity returns the kernel's release and an id of this boot; what cannot be
 // found out is empty.
 func hostIdentity() (release, boot string) {

@@ -1,6 +1,7 @@
 package accel
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"os"
@@ -40,6 +41,32 @@ func openDevice(a Accel) error {
 // found out is empty.
 func hostIdentity() (release, boot string) {
 	return firstLine("/proc/sys/kernel/osrelease"), firstLine("/proc/sys/kernel/random/boot_id")
+}
+
+// HostCPU names the host's processor and what it can do; two hosts for which it is
+// the same can continue each other's virtual machines.
+func HostCPU() string {
+	f, err := os.Open("/proc/cpuinfo")
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, 64<<10))
+	if err != nil {
+		return ""
+	}
+	first, _, _ := strings.Cut(string(raw), "\n\n")
+	var name, features string
+	for line := range strings.Lines(first) {
+		key, value, _ := strings.Cut(line, ":")
+		switch strings.TrimSpace(key) {
+		case "model name", "CPU part":
+			name = strings.TrimSpace(value)
+		case "flags", "Features":
+			features = value
+		}
+	}
+	return fmt.Sprintf("%s, features %.8x", name, sha256.Sum256([]byte(features)))
 }
 
 func firstLine(name string) string {

@@ -76,7 +76,7 @@ func (a *argList) base(m Machine, fds FDs) {
 	if m.HostOS == "linux" { // seccomp; QEMU refuses the option elsewhere
 		a.add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
 	}
-	a.add("-machine", machineOption(m)+memoryBackend(m), "-accel", string(m.Accel), "-cpu", m.CPUModel)
+	a.add("-machine", machineOption(m)+",memory-backend=ram", "-accel", string(m.Accel), "-cpu", m.CPUModel)
 	a.add("-smp", fmt.Sprintf("cpus=%d,sockets=1,cores=%d,threads=1", m.CPUs, m.CPUs))
 	a.memory(m, fds)
 	if m.Type == MicroVM {
@@ -84,11 +84,13 @@ func (a *argList) base(m Machine, fds FDs) {
 	}
 }
 
-// memory adds the guest's memory. A file is opened by QEMU itself, for writing even
-// where it maps it privately.
+// memory adds the guest's memory, under the same name wherever it lies, so that it
+// can be moved. A file is opened by QEMU itself, for writing even where it maps it
+// privately.
 func (a *argList) memory(m Machine, fds FDs) {
 	a.add("-m", fmt.Sprintf("size=%dM", m.Memory/mib))
 	if m.RAM.Path == "" {
+		a.add("-object", fmt.Sprintf("memory-backend-ram,id=ram,size=%dM,merge=off,dump=off", m.Memory/mib))
 		return
 	}
 	share := "off"
@@ -97,13 +99,6 @@ func (a *argList) memory(m Machine, fds FDs) {
 	}
 	a.add("-object", fmt.Sprintf("memory-backend-file,id=ram,size=%dM,share=%s,merge=off,dump=off,mem-path=%s",
 		m.Memory/mib, share, option(fdPath(fds.RAM, m.RAM.Path))))
-}
-
-func memoryBackend(m Machine) string {
-	if m.RAM.Path == "" {
-		return ""
-	}
-	return ",memory-backend=ram"
 }
 
 // machineOption returns the machine type and its properties. For all of them:
@@ -138,7 +133,11 @@ func gicVersion(a accel.Accel) string {
 }
 
 func (a *argList) boot(m Machine, fds FDs, cmdline string) {
-	if m.Incoming != "" {
+	if m.Receives {
+		a.add("-incoming", "defer", "-S")
+		return
+	}
+	if !m.boots() {
 		a.add("-incoming", "defer")
 		return
 	}

@@ -61,6 +61,9 @@ type Machine struct {
 	// Process.Restore. Everything else but MAC and TSCKHz must be as it was then;
 	// Kernel, Initrd and Cmdline are not used.
 	Incoming string
+	// Receives has the machine neither boot nor ever run: it takes over another's
+	// memory and state, see Process.Copy. RAM is then a shared file.
+	Receives bool
 
 	// Kernel and Initrd are absolute paths; Kernel is required.
 	Kernel string
@@ -148,6 +151,9 @@ func (m Machine) defaultType() Type {
 	return MicroVM
 }
 
+// boots says whether the machine begins with a kernel.
+func (m Machine) boots() bool { return m.Incoming == "" && !m.Receives }
+
 // FieldError says which field of a Machine cannot be used.
 type FieldError struct {
 	Field  string // as in Machine, such as "Memory"
@@ -221,8 +227,11 @@ func checkSize(m Machine) error {
 }
 
 func checkPaths(m Machine) error {
-	if m.Kernel == "" && m.Incoming == "" {
+	if m.Kernel == "" && m.boots() {
 		return badField("Kernel", "is empty")
+	}
+	if m.Receives && (m.Incoming != "" || !m.RAM.Shared) {
+		return badField("Receives", "is set, and so is Incoming, or RAM is not a shared file")
 	}
 	if m.Incoming != "" && (m.RAM.Path == "" || m.RAM.Shared) {
 		return badField("Incoming", "is set, and RAM is not a private file")

@@ -58,6 +58,22 @@ const (
 	// KiB and takes milliseconds; memory is not part of it.
 	migrateDeadline = 30 * time.Second
 
+	// copyBandwidth does not limit how fast a machine's memory is sent, in bytes per second.
+	copyBandwidth = 1 << 40
+	// copyDowntime is for how long QEMU may stop a machine by itself when it finds
+	// that its memory has been sent: for nothing, since somebody else says when.
+	copyDowntime = time.Millisecond
+	// copyRest is the part of the memory, as its denominator, that is sent while the
+	// machine stands still, at least minCopyRest bytes: as little as lets QEMU, which is
+	// looked at every copyPoll, mostly not get to the end by itself.
+	copyRest    = 128
+	minCopyRest = 2 * mib
+	copyPoll    = time.Millisecond
+	// relayBuffer is what is moved at once.
+	relayBuffer = 256 << 10
+	// cancelDeadline bounds giving a copy up.
+	cancelDeadline = 5 * time.Second
+
 	// baseFiles and filesPerCPU are the descriptors QEMU may have: 35 with everything
 	// in use under emulation; KVM adds one for each virtual CPU and two for each queue.
 	baseFiles   = 128

@@ -30,14 +30,22 @@ func migrationState(e Event) string {
 	return data.Status
 }
 
+// memoryMoves says what happens to the guest's memory in a move.
+type memoryMoves string
+
+const (
+	memoryStays memoryMoves = "stays"
+	memoryGoes  memoryMoves = "goes along"
+)
+
 // capabilities prepares QEMU for a move.
-func (p *Process) capabilities(ctx context.Context) error {
+func (p *Process) capabilities(ctx context.Context, memory memoryMoves) error {
 	type capability struct {
 		Capability string `json:"capability"`
 		State      bool   `json:"state"`
 	}
 	_, err := p.Execute(ctx, "migrate-set-capabilities", map[string]any{
-		"capabilities": []capability{{"x-ignore-shared", true}, {"events", true}},
+		"capabilities": []capability{{"x-ignore-shared", memory == memoryStays}, {"events", true}},
 	})
 	return err
 }
@@ -51,7 +59,7 @@ func (p *Process) Save(ctx context.Context, state *os.File) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, migrateDeadline)
 	defer cancel()
-	if err := p.capabilities(ctx); err != nil {
+	if err := p.capabilities(ctx, memoryStays); err != nil {
 		return fmt.Errorf("cannot save: %w", err)
 	}
 	if _, err := p.Execute(ctx, "stop", nil); err != nil {
@@ -74,7 +82,7 @@ func (p *Process) Restore(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, migrateDeadline)
 	defer cancel()
-	if err := p.capabilities(ctx); err != nil {
+	if err := p.capabilities(ctx, memoryStays); err != nil {
 		return fmt.Errorf("cannot restore: %w", err)
 	}
 	if err := p.move(ctx, "migrate-incoming", "fd:"+strconv.Itoa(p.wiring.fds.Incoming)); err != nil {
@@ -88,9 +96,23 @@ func (p *Process) Restore(ctx context.Context) error {
 
 // move starts a migration, either way, and waits for its end.
 func (p *Process) move(ctx context.Context, command, uri string) error {
-	if _, err := p.Execute(ctx, command, map[string]string{"uri": uri}); err != nil {
+	if err := p.startMove(ctx, command, uri); err != nil {
 		return err
 	}
+	return p.awaitMove(ctx, command)
+}
+
+// startMove starts a migration. What was reported of one before is forgotten.
+func (p *Process) startMove(ctx context.Context, command, uri string) error {
+	for len(p.moved) > 0 {
+		<-p.moved
+	}
+	_, err := p.Execute(ctx, command, map[string]string{"uri": uri})
+	return err
+}
+
+// awaitMove waits for the end of a migration.
+func (p *Process) awaitMove(ctx context.Context, command string) error {
 	for {
 		select {
 		case state := <-p.moved:

@@ -67,7 +67,7 @@ var _ machine.Machine = (*Process)(nil)
 // does not start is reported with what it said, as a *machine.ExitError, one that
 // is not installed as a *MissingError, and a wrong description as a *FieldError.
 func Start(ctx context.Context, m Machine, opts Options) (*Process, error) {
-	m, err := complete(ctx, m)
+	m, err := Complete(ctx, m)
 	if err != nil {
 		return nil, err
 	}
@@ -90,8 +90,9 @@ func Start(ctx context.Context, m Machine, opts Options) (*Process, error) {
 	return p, nil
 }
 
-// complete fills in what has to be looked up, and the defaults, and checks m.
-func complete(ctx context.Context, m Machine) (Machine, error) {
+// Complete fills in what has to be looked up, and the defaults, and checks m. Start
+// does it, too.
+func Complete(ctx context.Context, m Machine) (Machine, error) {
 	if m.Arch == "" {
 		m.Arch = Arch(runtime.GOARCH)
 	}
@@ -303,6 +304,30 @@ func (p *Process) Err() error {
 // *CommandError. Without a deadline in ctx it has 30 seconds.
 func (p *Process) Execute(ctx context.Context, command string, arguments any) (json.RawMessage, error) {
 	return p.monitor.execute(ctx, command, arguments)
+}
+
+// Version returns QEMU's version with its build, such as "7.2.22 (Debian …)".
+func (p *Process) Version(ctx context.Context) (string, error) {
+	raw, err := p.Execute(ctx, "query-version", nil)
+	if err != nil {
+		return "", err
+	}
+	var v struct {
+		QEMU struct {
+			Major int `json:"major"`
+			Minor int `json:"minor"`
+			Micro int `json:"micro"`
+		} `json:"qemu"`
+		Package string `json:"package"`
+	}
+	if err := json.Unmarshal(raw, &v); err != nil {
+		return "", fmt.Errorf("cannot read QEMU's version: %w", err)
+	}
+	version := fmt.Sprintf("%d.%d.%d", v.QEMU.Major, v.QEMU.Minor, v.QEMU.Micro)
+	if v.Package != "" {
+		version += " (" + shorten(v.Package) + ")"
+	}
+	return version, nil
 }
 
 // Pause stops the virtual processors and returns when they stand still.

@@ -101,7 +101,7 @@ func (w *wiring) openFiles(m Machine, j *jail.Jail) error {
 		{"RAM", m.RAM.Path, m.HostOS == "linux", &w.fds.RAM},
 		{"Incoming", m.Incoming, true, &w.fds.Incoming},
 	} {
-		if f.path == "" || m.Incoming != "" && (f.field == "Kernel" || f.field == "Initrd") {
+		if f.path == "" || !m.boots() && (f.field == "Kernel" || f.field == "Initrd") {
 			continue
 		}
 		file, err := openRegular(f.path)

@@ -1,0 +1,3 @@
+package checkpoint
+
+const seekData = 4 // SEEK_DATA of sys/unistd.h

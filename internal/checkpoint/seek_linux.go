@@ -1,0 +1,5 @@
+package checkpoint
+
+import "golang.org/x/sys/unix"
+
+const seekData = unix.SEEK_DATA
