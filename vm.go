@@ -50,13 +50,14 @@ type VM struct {
 
 	commands atomic.Uint64 // numbers the commands
 
-	sleeper sleeper
-	running context.Context    //nolint:containedctx // done when the VM is being ended; for what it does by itself
-	stop    context.CancelFunc // ends the parts
-	ended   chan struct{}      // closed when every part has ended
-	mu      sync.Mutex         // guards err and closed
-	err     error              // why the VM ended
-	closed  bool               // Close was called
+	sleeper  sleeper
+	running  context.Context    //nolint:containedctx // done when the VM is being ended; for what it does by itself
+	stop     context.CancelFunc // ends the parts
+	ended    chan struct{}      // closed when every part has ended
+	mu       sync.Mutex         // guards what follows
+	err      error              // why the VM ended
+	closed   bool               // Close was called
+	children []*VM              // what other processes have forked; they end with the VM
 }
 
 // Start boots a VM and returns when commands can run in it. ctx bounds the start

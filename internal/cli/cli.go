@@ -108,8 +108,13 @@ func (a *app) root() *cobra.Command {
 	root.SetErr(a.stdio.Err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().BoolVarP(&verbose, "verbose", "v", false, "say on standard error what is being done")
-	root.AddCommand(a.execCommand(), a.bashCommand(), a.imageCommand(), a.templateCommand(), a.listCommand(), a.pauseCommand(), a.resumeCommand(), a.stopCommand(),
-		a.policyCommand(), a.auditCommand(), a.logsCommand(), a.doctorCommand(), a.versionCommand())
+	root.AddCommand(
+		a.execCommand(), a.bashCommand(),
+		a.listCommand(), a.pauseCommand(), a.resumeCommand(), a.stopCommand(), a.snapshotCommand(), a.forkCommand(),
+		a.imageCommand(), a.templateCommand(),
+		a.policyCommand(), a.auditCommand(), a.logsCommand(),
+		a.doctorCommand(), a.versionCommand(),
+	)
 	return root
 }
 

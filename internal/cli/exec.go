@@ -60,6 +60,11 @@ func (a *app) withVM(ctx context.Context, flags *vmFlags, label string, use func
 		defer func() { err = errors.Join(err, audit.Close()) }()
 	}
 	config.Session = &gondolin.Session{Name: flags.name, Label: labelOf(label)}
+	if flags.resume != "" {
+		if flags.resume, err = a.checkpointDir(flags.resume); err != nil {
+			return err
+		}
+	}
 	vm, err := flags.start(ctx, config)
 	if err != nil {
 		if ctx.Err() != nil {

@@ -41,7 +41,7 @@ func (f *vmFlags) register(flags *pflag.FlagSet) {
 	flags.IntVar(&f.cpus, "cpus", 0, "number of processors (default 2)")
 	flags.StringVar(&f.accel, "accel", "", "kvm, hvf or tcg (default: the best that works; also $GONDOLIN_ACCEL)")
 	flags.BoolVar(&f.timings, "timings", false, "say on standard error what the phases of the start took")
-	flags.StringVar(&f.resume, "resume", "", "continue the VM that was saved in `DIR` instead of starting a new one")
+	flags.StringVar(&f.resume, "resume", "", "continue the VM that was saved as `CHECKPOINT`, a name or a directory, instead of starting a new one")
 	flags.StringSliceVar(&f.accept, "accept", nil,
 		"with --resume, let the VM differ from the saved one in `WHAT`: network, secrets, mounts (repeatable)")
 	flags.BoolVar(&f.cold, "cold", false, "boot instead of cloning a template")

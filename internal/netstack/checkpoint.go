@@ -45,8 +45,14 @@ func NamesOf(list []string) (*Names, error) {
 	return n, nil
 }
 
-// Flows returns the guest's TCP connections, at most maxFlows.
+// Flows returns the guest's TCP connections, at most maxFlows; none while Run does not run.
 func (s *Stack) Flows() []Flow {
+	s.mu.Lock()
+	running := s.serve != nil
+	s.mu.Unlock()
+	if !running {
+		return nil
+	}
 	var list []Flow
 	for _, e := range s.stack.RegisteredEndpoints() {
 		ep, ok := e.(*tcp.Endpoint)

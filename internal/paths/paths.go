@@ -29,6 +29,9 @@ func (d Dirs) Templates() string { return filepath.Join(d.Cache, "templates") }
 // Sessions is the directory of the sockets of running VMs.
 func (d Dirs) Sessions() string { return filepath.Join(d.Runtime, "sessions") }
 
+// Checkpoints is the directory of the VMs that were saved by name.
+func (d Dirs) Checkpoints() string { return filepath.Join(d.Data, "checkpoints") }
+
 // Forks is the directory of what a VM's children begin with, while they do.
 func (d Dirs) Forks() string { return filepath.Join(d.Cache, "forks") }
 

@@ -8,10 +8,36 @@ const (
 	PausePath  = "/pause"  // Empty -> Empty
 	ResumePath = "/resume" // Empty -> Empty
 	StopPath   = "/stop"   // Empty -> Empty; the answer comes before the end
+
+	CheckpointPath = "/checkpoint" // Checkpoint -> Saved
+	ForkPath       = "/fork"       // Fork -> Forked
 )
 
 // Empty is a message that says all by being sent.
 type Empty struct{}
+
+// Checkpoint asks for the VM to be saved.
+type Checkpoint struct {
+	Dir string `json:"dir"` // absolute; made
+}
+
+// Saved says that it was.
+type Saved struct {
+	Size     int64         `json:"size"`               // bytes on disk
+	Pause    time.Duration `json:"pause_ns"`           // of its processors
+	Held     time.Duration `json:"held_ns"`            // of its commands, their streams and its files
+	Nameless int           `json:"nameless,omitempty"` // open files that have no name any more
+}
+
+// Fork asks for children of the VM. They are sessions of the same process.
+type Fork struct {
+	Count int `json:"count"`
+}
+
+// Forked names the children.
+type Forked struct {
+	IDs []string `json:"ids"`
+}
 
 // States of a session.
 const (
