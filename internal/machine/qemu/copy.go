@@ -79,10 +79,23 @@ func (c *Copy) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.source.startMove(ctx, "migrate", "fd:"+copyName); err != nil {
+	// The machine stands still until QEMU follows what is written to memory. Under
+	// emulation QEMU 7.2 misses what is written through addresses that a processor looked
+	// up while it begins to (cpu_physical_memory_sync_dirty_bitmap clears the marks of pages that are to
+	// be sent in any case without telling the processors).
+	if err := c.source.Pause(ctx); err != nil {
 		return err
 	}
-	return c.awaitMost(ctx)
+	err = c.source.startMove(ctx, "migrate", "fd:"+copyName)
+	if err == nil {
+		err = c.await(ctx, func(m migration) bool { return m.RAM.Rounds > 0 })
+	}
+	if err := errors.Join(err, c.source.Resume(context.WithoutCancel(ctx))); err != nil {
+		return err
+	}
+	err = c.await(ctx, func(m migration) bool { return m.RAM.Remaining <= max(m.RAM.Total/copyRest, minCopyRest) })
+	c.relay.hold()
+	return err
 }
 
 // offer gives QEMU the descriptor of a migration that takes the memory along.
@@ -98,8 +111,19 @@ func (p *Process) offer(ctx context.Context, f *os.File) error {
 // early. It can be tried again.
 var ErrEarly = errors.New("the machine's memory was sent before the machine was to stand still")
 
-// awaitMost waits until little memory is left, and stops the bytes then.
-func (c *Copy) awaitMost(ctx context.Context) error {
+// migration is QEMU's account of a migration.
+type migration struct {
+	Status string `json:"status"`
+	RAM    struct {
+		Remaining int64 `json:"remaining"`
+		Total     int64 `json:"total"`
+		Rounds    int64 `json:"dirty-sync-count"`
+	} `json:"ram"`
+}
+
+// await waits until the memory is being sent and enough says so. A second round is as
+// bad as the end, for the reason in begin.
+func (c *Copy) await(ctx context.Context, enough func(migration) bool) error {
 	ticker := time.NewTicker(copyPoll)
 	defer ticker.Stop()
 	for {
@@ -107,27 +131,17 @@ func (c *Copy) awaitMost(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		var info struct {
-			Status string `json:"status"`
-			RAM    *struct {
-				Remaining int64 `json:"remaining"`
-				Total     int64 `json:"total"`
-				Rounds    int64 `json:"dirty-sync-count"`
-			} `json:"ram"`
-		}
-		if err := json.Unmarshal(raw, &info); err != nil {
+		var m migration
+		if err := json.Unmarshal(raw, &m); err != nil {
 			return fmt.Errorf("cannot read the answer to query-migrate: %w", err)
 		}
-		switch info.Status {
-		case "completed":
+		switch {
+		case m.Status == "completed" || m.RAM.Rounds > 1:
 			return ErrEarly
-		case "failed", "cancelled":
-			return fmt.Errorf("it ended as %s: %s", info.Status, c.source.migrationError(ctx))
-		case "active":
-			if info.RAM != nil && (info.RAM.Rounds > 1 || info.RAM.Remaining <= max(info.RAM.Total/copyRest, minCopyRest)) {
-				c.relay.hold()
-				return nil
-			}
+		case m.Status == "failed" || m.Status == "cancelled":
+			return fmt.Errorf("it ended as %s: %s", m.Status, c.source.migrationError(ctx))
+		case m.Status == "active" && enough(m):
+			return nil
 		}
 		select {
 		case <-ticker.C:
