@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 	"time"
 
 	"gondolin/internal/audit"
@@ -76,7 +77,7 @@ const minGuest = 32 << 20
 
 // noSpace names the likely cause where it is that: QEMU only dies of it.
 func noSpace(draft *checkpoint.Draft, err error) error {
-	if free, ferr := draft.Free(); ferr == nil && free < 1<<20 {
+	if free, ferr := draft.Free(); errors.Is(err, syscall.ENOSPC) || ferr == nil && free < 1<<20 {
 		return fmt.Errorf("cannot save the VM: no space is left where the checkpoint should be: %w", err)
 	}
 	return err
@@ -158,22 +159,11 @@ func (s *saving) check(ctx context.Context) error {
 	return err
 }
 
-// copyTries is how often copying is begun: QEMU may get to the end of a guest that does
-// nothing sooner than it is looked at.
-const copyTries = 3
-
-func (s *saving) begin(ctx context.Context) (c *qemu.Copy, err error) {
-	for range copyTries {
-		if err := os.WriteFile(s.draft.Path(checkpoint.RAM), nil, 0o600); err != nil {
-			return nil, err
-		}
-		c, err = s.machine.Copy(ctx, s.draft.Path(checkpoint.RAM), qemu.Options{Log: s.vm.config.Log})
-		s.watch.lap("copy")
-		if !errors.Is(err, qemu.ErrEarly) {
-			return c, err
-		}
+func (s *saving) begin(ctx context.Context) (*qemu.Copy, error) {
+	if err := os.WriteFile(s.draft.Path(checkpoint.RAM), nil, 0o600); err != nil {
+		return nil, err
 	}
-	return nil, err
+	return s.machine.Copy(ctx, s.draft.Path(checkpoint.RAM), qemu.Options{Log: s.vm.config.Log})
 }
 
 // restTimeout bounds bringing the guest to rest; the guest has less.

@@ -2,7 +2,6 @@ package gondolin_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -47,12 +45,12 @@ while read -r question < /dev/shm/ask; do eval "$question" > /dev/shm/answer 2>&
 // startWorker starts the worker and returns when it answers.
 func startWorker(t *testing.T, vm *gondolin.VM) {
 	t.Helper()
-	c := vm.Command(context.WithoutCancel(t.Context()), "/bin/bash", "-c", worker)
+	c := vm.Command(t.Context(), "/bin/bash", "-c", worker)
 	c.Stdout = new(bytes.Buffer)
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = c.Wait() }) // after the VM was closed
+	t.Cleanup(func() { _ = c.Wait() }) // the test's context has ended it
 	vmtest.Output(t, vm, "until [ -p /dev/shm/answer ] && [ -s /dev/shm/count ]; do sleep 0.05; done")
 }
 
@@ -234,21 +232,16 @@ func TestCheckpointFullDisk(t *testing.T) {
 
 // A child waiting for data on a connection of its parent's is told that it is gone.
 func TestFork(t *testing.T) {
-	release := make(chan struct{})
-	api := vmtest.NewAPI(t, slowHandler(release), "api.example.com")
+	asked, release := make(chan struct{}), make(chan struct{})
+	api := vmtest.NewAPI(t, slowHandler(asked, release), "api.example.com")
 	defer close(release)
 	vm := vmtest.Start(t, gondolin.Config{
 		Memory: 256 << 20, Upstream: api.Upstream(),
-		Network: policy.Network{Allow: []policy.Rule{{Host: "api.example.com"}}},
+		Network: policy.Network{Allow: []policy.Rule{{Host: "api.example.com"}}, AllowInternal: []string{"api.example.com"}},
 	})
 	waiting := vm.Shell(t.Context(), "echo mark > /dev/shm/mark; curl -sS -m 100 https://api.example.com/slow > /dev/shm/out 2>&1; echo $? > /dev/shm/code")
 	must(t, waiting.Start())
-	for len(api.Requests()) == 0 {
-		if t.Context().Err() != nil {
-			t.Fatal(t.Context().Err())
-		}
-		<-time.After(10 * time.Millisecond)
-	}
+	<-asked
 	children, err := vm.Fork(t.Context(), 2, func(i int, c *gondolin.Config) { c.Hostname = fmt.Sprint("child", i) })
 	if err != nil {
 		t.Fatal(err)
@@ -277,10 +270,11 @@ func TestFork(t *testing.T) {
 	}
 }
 
-// slowHandler answers /slow when it is released.
-func slowHandler(release <-chan struct{}) http.Handler {
+// slowHandler says when it is asked for /slow, and answers when it is released.
+func slowHandler(asked chan<- struct{}, release <-chan struct{}) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow" {
+			close(asked)
 			select {
 			case <-release:
 			case <-r.Context().Done():

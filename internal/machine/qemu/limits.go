@@ -54,21 +54,14 @@ const (
 	// monitorDeadline bounds one command when ctx does not.
 	monitorDeadline = 30 * time.Second
 
-	// migrateDeadline bounds saving or loading the device state, which is a few hundred
-	// KiB and takes milliseconds; memory is not part of it.
-	migrateDeadline = 30 * time.Second
+	// migrateDeadline bounds saving or loading a machine: the device state, a few hundred
+	// KiB and milliseconds, or all of its memory where that is copied.
+	migrateDeadline = 2 * time.Minute
 
 	// copyBandwidth does not limit how fast a machine's memory is sent, in bytes per second.
 	copyBandwidth = 1 << 40
-	// copyDowntime is for how long QEMU may stop a machine by itself when it finds
-	// that its memory has been sent: for nothing, since somebody else says when.
-	copyDowntime = time.Millisecond
-	// copyRest is the part of the memory, as its denominator, that is sent while the
-	// machine stands still, at least minCopyRest bytes: as little as lets QEMU, which is
-	// looked at every copyPoll, mostly not get to the end by itself.
-	copyRest    = 128
-	minCopyRest = 2 * mib
-	copyPoll    = time.Millisecond
+	// copyPoll is how often QEMU is asked whether it is done.
+	copyPoll = time.Millisecond
 	// relayBuffer is what is moved at once.
 	relayBuffer = 256 << 10
 	// cancelDeadline bounds giving a copy up.
