@@ -53,6 +53,7 @@ type headGuard struct {
 	buf    []byte        // where in begins anew when it is empty
 	in     []byte        // read, and not yet passed on
 	lines  int           // bytes at the start of in that are whole lines of a head or trailers
+	seen   int           // bytes of in that end no line after lines; not looked at again
 	pass   int64         // bytes that may pass before state is looked at
 
 	state   guardState
@@ -167,7 +168,7 @@ func (g *headGuard) head() error {
 	}
 	for {
 		start := g.lines
-		n, err := lineEnd(g.in, start)
+		n, err := g.lineEnd(len(g.in), start)
 		if max(n, len(g.in)) > maxRequestHead && (err != nil || n > maxRequestHead) {
 			d := malformed("the head is longer than " + strconv.Itoa(maxRequestHead) + " bytes")
 			d.status = http.StatusRequestHeaderFieldsTooLarge
@@ -193,6 +194,17 @@ func (g *headGuard) head() error {
 	}
 }
 
+// lineEnd is the end of the line from start on, among the first limit bytes.
+func (g *headGuard) lineEnd(limit, start int) (int, error) {
+	b := g.in[:min(len(g.in), limit)]
+	n, err := lineEnd(b, max(start, g.seen))
+	g.seen = 0
+	if errors.Is(err, errLineOpen) {
+		g.seen = max(len(b)-1, 0) // the last may be CR
+	}
+	return n, err
+}
+
 // next is the state after a message.
 func (g *headGuard) next() guardState {
 	if g.upgrade {
@@ -202,7 +214,7 @@ func (g *headGuard) next() guardState {
 }
 
 func (g *headGuard) chunk() error {
-	n, err := lineEnd(g.in[:min(len(g.in), maxChunkLine)], 0)
+	n, err := g.lineEnd(maxChunkLine, 0)
 	if errors.Is(err, errLineOpen) && len(g.in) >= maxChunkLine {
 		err = malformed("the size line of a chunk is too long")
 	}
@@ -236,7 +248,7 @@ func (g *headGuard) chunkEnd() error {
 func (g *headGuard) trailer() error {
 	for {
 		start := g.lines
-		n, err := lineEnd(g.in[:min(len(g.in), maxChunkLine)], start)
+		n, err := g.lineEnd(maxChunkLine, start)
 		switch {
 		case errors.Is(err, errLineOpen) && len(g.in) >= maxChunkLine:
 			return malformed("the trailers of a chunked body are too long")
