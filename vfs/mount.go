@@ -117,17 +117,26 @@ func (m *mountFS) create(name string) (place, error) {
 	return p, err
 }
 
-// existing finds an entry; synthetic is set for a directory that only leads to a mount point.
-func (m *mountFS) existing(name string) (p place, a Attr, synthetic bool, err error) {
-	p, err = m.find(name)
+// found is an entry that exists.
+type found struct {
+	place
+
+	attr      Attr // as its file system has it
+	synthetic bool // a directory that only leads to a mount point
+}
+
+// existing finds an entry. What leads to a mount point exists whatever its file system says of it, errors included.
+func (m *mountFS) existing(name string) (found, error) {
+	p, err := m.find(name)
 	if err != nil {
-		return p, Attr{}, false, err
+		return found{}, err
 	}
-	a, err = p.fs.Lstat(p.rel)
+	a, err := p.fs.Lstat(p.rel)
 	if p.rel != "." && m.fixed(name) && (err != nil || !a.Mode.IsDir()) {
-		return p, Attr{Mode: ModeDir | 0o555, Nlink: 1, Atime: m.made, Mtime: m.made, Ctime: m.made}, true, nil
+		a = Attr{Mode: ModeDir | 0o555, Nlink: 1, Atime: m.made, Mtime: m.made, Ctime: m.made}
+		return found{place: p, attr: a, synthetic: true}, nil //nolint:nilerr // said above
 	}
-	return p, a, false, err
+	return found{place: p, attr: a}, err
 }
 
 // dev numbers the devices of all mounts anew. An entry beyond the limit has no identity.
@@ -156,11 +165,11 @@ func (m *mountFS) attr(mount int, a Attr) Attr {
 
 // Lstat implements FS.
 func (m *mountFS) Lstat(name string) (Attr, error) {
-	p, a, _, err := m.existing(name)
+	p, err := m.existing(name)
 	if err != nil {
 		return Attr{}, err
 	}
-	return m.attr(p.mount, a), nil
+	return m.attr(p.mount, p.attr), nil
 }
 
 // Open implements FS.
@@ -185,7 +194,7 @@ func (m *mountFS) Open(name string, flags OpenFlag, create Create) (File, error)
 // ReadDir implements FS.
 func (m *mountFS) ReadDir(name string) iter.Seq2[DirEntry, error] {
 	return func(yield func(DirEntry, error) bool) {
-		p, _, synthetic, err := m.existing(name)
+		p, err := m.existing(name)
 		if err != nil {
 			yield(DirEntry{}, err)
 			return
@@ -196,7 +205,7 @@ func (m *mountFS) ReadDir(name string) iter.Seq2[DirEntry, error] {
 				return
 			}
 		}
-		if synthetic {
+		if p.synthetic {
 			return
 		}
 		for e, err := range p.fs.ReadDir(p.rel) {
@@ -274,11 +283,11 @@ func (m *mountFS) Rename(oldName, newName string, flags RenameFlag) error {
 
 // SetAttr implements FS.
 func (m *mountFS) SetAttr(name string, set SetAttr) error {
-	p, _, synthetic, err := m.existing(name)
+	p, err := m.existing(name)
 	if err != nil {
 		return err
 	}
-	if synthetic {
+	if p.synthetic {
 		return EROFS
 	}
 	return p.fs.SetAttr(p.rel, set)
@@ -376,8 +385,8 @@ func (m *mountFS) Check() error {
 
 // SyncDir implements DirSyncer.
 func (m *mountFS) SyncDir(name string) error {
-	p, _, synthetic, err := m.existing(name)
-	if err != nil || synthetic {
+	p, err := m.existing(name)
+	if err != nil || p.synthetic {
 		return err
 	}
 	if inner, ok := p.fs.(DirSyncer); ok {

@@ -47,10 +47,12 @@ func list(t *testing.T, fsys vfs.FS, dir string) []string {
 	return out
 }
 
+type treeParts struct{ base, src, deps vfs.FS }
+
 // tree is three file systems in one: "src" covers a file of the base, "src/deps/x" is nested in it.
-func tree(t *testing.T) (all, base, src, deps vfs.FS) {
+func tree(t *testing.T) (all vfs.FS, parts treeParts) {
 	t.Helper()
-	base, src, deps = vfs.Memory(), vfs.Memory(), vfs.Memory()
+	base, src, deps := vfs.Memory(), vfs.Memory(), vfs.Memory()
 	write(t, base, "src", "covered")
 	write(t, base, "top", "base")
 	write(t, src, "main", "src")
@@ -59,11 +61,11 @@ func tree(t *testing.T) (all, base, src, deps vfs.FS) {
 	if err := all.(vfs.Checker).Check(); err != nil {
 		t.Fatal(err)
 	}
-	return all, base, src, deps
+	return all, treeParts{base, src, deps}
 }
 
 func TestMountLongestPrefix(t *testing.T) {
-	all, _, src, deps := tree(t)
+	all, parts := tree(t)
 	for dir, names := range map[string][]string{
 		".": {"src", "top"}, "src": {"deps", "main"}, "src/deps": {"x"}, "src/deps/x": {"lib"},
 	} {
@@ -76,17 +78,17 @@ func TestMountLongestPrefix(t *testing.T) {
 	}
 	write(t, all, "src/deps/x/new", "n")
 	write(t, all, "src/depsx", "n")
-	if _, err := deps.Lstat("new"); err != nil {
+	if _, err := parts.deps.Lstat("new"); err != nil {
 		t.Errorf("the nested mount did not get its file: %v", err)
 	}
-	if _, err := src.Lstat("depsx"); err != nil {
+	if _, err := parts.src.Lstat("depsx"); err != nil {
 		t.Errorf("a name that only begins like a mount point: %v", err)
 	}
 	want(t, "below a directory that only leads to a mount", all.Mkdir("src/deps/other", vfs.Create{}), vfs.ENOENT)
 }
 
 func TestMountPointsStay(t *testing.T) {
-	all, base, _, _ := tree(t)
+	all, parts := tree(t)
 	for _, name := range []string{"src", "src/deps", "src/deps/x"} {
 		want(t, "rmdir "+name, all.Rmdir(name), vfs.EBUSY)
 		want(t, "unlink "+name, all.Unlink(name), vfs.EISDIR)
@@ -99,13 +101,13 @@ func TestMountPointsStay(t *testing.T) {
 		want(t, "open "+name, err, vfs.EISDIR)
 	}
 	want(t, "chmod of what only leads to a mount", all.SetAttr("src/deps", vfs.SetAttr{Mask: vfs.SetMode, Mode: 0o777}), vfs.EROFS)
-	if a, err := base.Lstat("src"); err != nil || !a.Mode.IsRegular() {
+	if a, err := parts.base.Lstat("src"); err != nil || !a.Mode.IsRegular() {
 		t.Errorf("the covered file: %+v, %v", a, err)
 	}
 }
 
 func TestMountCrossing(t *testing.T) {
-	all, _, _, _ := tree(t)
+	all, _ := tree(t)
 	want(t, "rename", all.Rename("top", "src/top", 0), vfs.EXDEV)
 	want(t, "rename out of the nested", all.Rename("src/deps/x/lib", "src/lib", 0), vfs.EXDEV)
 	want(t, "link", all.(vfs.Linker).Link("top", "src/top"), vfs.EXDEV)
@@ -120,7 +122,7 @@ func TestMountCrossing(t *testing.T) {
 
 // Files of different mounts with the same numbers must not look like hard links of each other.
 func TestMountIdentity(t *testing.T) {
-	all, base, src, _ := tree(t)
+	all, parts := tree(t)
 	want := func(fsys vfs.FS, name string) vfs.Attr {
 		a, err := fsys.Lstat(name)
 		if err != nil {
@@ -137,7 +139,7 @@ func TestMountIdentity(t *testing.T) {
 		}
 		seen[id{a.Dev, a.Ino}] = name
 	}
-	if a, b := want(base, "."), want(src, "."); a.Dev != b.Dev || a.Ino != b.Ino {
+	if a, b := want(parts.base, "."), want(parts.src, "."); a.Dev != b.Dev || a.Ino != b.Ino {
 		t.Error("the roots differ by themselves: the test shows nothing")
 	}
 	f, err := all.Open("src/main", 0, vfs.Create{})
@@ -168,7 +170,7 @@ func TestMountCheck(t *testing.T) {
 // TestMountForwardsAll fails when the contract gets an optional interface that a mount neither has nor is known to
 // leave out.
 func TestMountForwardsAll(t *testing.T) {
-	all, _, _, _ := tree(t)
+	all, _ := tree(t)
 	f, err := all.Open("top", 0, vfs.Create{})
 	if err != nil {
 		t.Fatal(err)
@@ -176,8 +178,8 @@ func TestMountForwardsAll(t *testing.T) {
 	defer f.Close()
 	methods := map[string]bool{}
 	for _, v := range []reflect.Type{reflect.TypeOf(all), reflect.TypeOf(f)} {
-		for i := range v.NumMethod() {
-			methods[v.Method(i).Name] = true
+		for method := range v.Methods() {
+			methods[method.Name] = true
 		}
 	}
 	found := optionalMethods(t)

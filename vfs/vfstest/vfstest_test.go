@@ -52,9 +52,11 @@ func (b below) Mkdir(name string, c vfs.Create) error      { return b.FS.Mkdir(i
 func (b below) Unlink(name string) error                   { return b.FS.Unlink(inMount(name)) }
 func (b below) Rmdir(name string) error                    { return b.FS.Rmdir(inMount(name)) }
 func (b below) SetAttr(name string, set vfs.SetAttr) error { return b.FS.SetAttr(inMount(name), set) }
+
 func (b below) ReadDir(name string) iter.Seq2[vfs.DirEntry, error] {
 	return b.FS.ReadDir(inMount(name))
 }
+
 func (b below) Open(name string, f vfs.OpenFlag, c vfs.Create) (vfs.File, error) {
 	return b.FS.Open(inMount(name), f, c)
 }
