@@ -139,31 +139,31 @@ func (r Rule) ports(inHost int) ([]int, error) {
 	return []int{80, 443}, nil
 }
 
-func (c *rule) check() error {
-	for _, p := range c.ports {
+func (r *rule) check() error {
+	for _, p := range r.ports {
 		if p < 1 || p > 65535 {
 			return fmt.Errorf("port %d is not from 1 to 65535", p)
 		}
 	}
-	for _, s := range c.schemes {
+	for _, s := range r.schemes {
 		if s != "http" && s != "https" {
 			return fmt.Errorf("scheme %q is neither http nor https", s)
 		}
 	}
-	for _, m := range c.methods {
+	for _, m := range r.methods {
 		if m == "" || strings.Trim(m, "ABCDEFGHIJKLMNOPQRSTUVWXYZ-") != "" {
 			return fmt.Errorf("%q is not a method in upper case", m)
 		}
 	}
-	for _, p := range c.paths {
+	for _, p := range r.paths {
 		if err := checkPathPattern(p); err != nil {
 			return fmt.Errorf("path %q %w", p, err)
 		}
 	}
 	switch {
-	case c.maxRequest < 0 || c.maxResponse < 0:
+	case r.maxRequest < 0 || r.maxResponse < 0:
 		return errors.New("a bound on a body is negative")
-	case c.deny != "" && (c.maxRequest > 0 || c.maxResponse > 0):
+	case r.deny != "" && (r.maxRequest > 0 || r.maxResponse > 0):
 		return errors.New("it denies, so there is nothing to bound")
 	}
 	return nil

@@ -51,6 +51,7 @@ func (r *rule) outcome(s *subject, missed aspect) string {
 		return "other paths: " + strings.Join(r.paths, ", ")
 	case aspectCondition:
 		return "its condition does not hold" + r.conditionError(s.Request)
+	case matches:
 	}
 	if r.deny != "" {
 		return "refuses: " + r.deny

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -64,7 +65,7 @@ func (l *Log) Redact(values ...string) {
 	if r := l.shared.redact.Load(); r != nil {
 		known = r.values()
 	}
-	all := newRedactor(append(known[:len(known):len(known)], values...))
+	all := newRedactor(append(slices.Clip(known), values...))
 	l.shared.redact.Store(all)
 }
 
@@ -195,8 +196,8 @@ func (l *Log) clean(v reflect.Value) {
 		if v.Type() == timeType {
 			return
 		}
-		for i := range v.NumField() {
-			l.clean(v.Field(i))
+		for _, field := range v.Fields() {
+			l.clean(field)
 		}
 	default:
 	}

@@ -74,7 +74,7 @@ func (b *boundBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.body.Read(p)
 	if int64(n) > b.left {
-		n = int(b.left) //nolint:gosec // less than n
+		n = int(b.left)
 		b.left = 0
 		b.exchange.over.Store(b.over)
 		return n, b.over

@@ -110,18 +110,20 @@ func (x *exchange) problem(d *denial) problem {
 	case policy.CodeNoRule, policy.CodeScheme, policy.CodeMethod, policy.CodePath:
 		q := x.query
 		p.Needs = &needs{Host: q.Host, Ports: []int{q.Port}, Schemes: []string{q.Scheme}, Methods: []string{q.Method}, Paths: []string{q.Path}}
+	default: // no rule by itself would help
 	}
 	return p
 }
 
 func (d *denial) header() string {
-	text := string(d.code)
+	var text strings.Builder
+	text.WriteString(string(d.code))
 	for _, p := range []struct{ key, value string }{{"rule", d.rule}, {"policy", d.policy}} {
 		if p.value != "" {
-			text += ";" + p.key + "=" + quotedASCII(p.value)
+			text.WriteString(";" + p.key + "=" + quotedASCII(p.value))
 		}
 	}
-	return text
+	return text.String()
 }
 
 // quotedASCII is a string of RFC 9651 section 3.3.3, in which only printable ASCII
