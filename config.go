@@ -65,6 +65,10 @@ type Config struct {
 	// AuditEvents receives the same as values. It must be received from until the VM
 	// is closed: the guest waits meanwhile. nil: none.
 	AuditEvents chan<- AuditEvent
+	// Capture receives the frames the guest sends and gets, 1 GiB at most, as a
+	// pcapng file; VMs may share an [os.File]. The guest's network waits for each
+	// Write; one that fails is logged and is the last. nil: none.
+	Capture io.Writer
 	// Log receives what the library wants known. nil: nothing.
 	Log *slog.Logger
 

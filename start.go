@@ -75,6 +75,7 @@ func (p *plan) planNetwork(context.Context) (err error) {
 	p.gateway, err = egress.New(egress.Config{
 		Policy:   p.config.Network,
 		Audit:    p.audit,
+		Capture:  p.config.Capture,
 		Logger:   p.config.Log,
 		Resolver: up.Resolver,
 		Dialer:   up.DialContext,

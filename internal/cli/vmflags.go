@@ -22,6 +22,7 @@ import (
 // vmFlags are the flags of every command that starts a VM.
 type vmFlags struct {
 	image, memory, accel, upstreamCA string
+	pcap                             string
 	audit                            auditFlags
 	resume                           string
 	accept                           []string
@@ -59,11 +60,13 @@ func (f *vmFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.cwd, "cwd", "", "working directory in the guest (default: the user's home)")
 	flags.StringVar(&f.user, "user", "", "run as `USER[:GROUP]` of the guest (default root)")
 	flags.StringVar(&f.name, "name", "", "name the VM for 'gondolin list' and commands that take a SESSION, besides its ID")
+	flags.StringVar(&f.pcap, "pcap", "", "write the frames the guest sends and gets to `FILE`, as pcapng (1 GiB at most)")
 	f.audit.register(flags)
 }
 
-// config turns the flags into a Config. The caller closes the audit file.
-func (a *app) config(f *vmFlags) (config gondolin.Config, audit io.Closer, err error) {
+// config turns the flags into a Config. The caller closes the files it writes,
+// unless files is nil.
+func (a *app) config(f *vmFlags) (config gondolin.Config, files io.Closer, err error) {
 	config = gondolin.Config{
 		Image: f.image, CPUs: f.cpus, Log: a.log, Cold: f.cold,
 		Network: policy.Network{AllowInternal: f.internal},
@@ -93,8 +96,8 @@ func (a *app) config(f *vmFlags) (config gondolin.Config, audit io.Closer, err e
 	if err := a.applyPolicy(f, &config); err != nil {
 		return config, nil, err
 	}
-	audit, err = f.audit.open(&config)
-	return config, audit, err
+	files, err = f.openFiles(&config)
+	return config, files, err
 }
 
 // parseSize reads a number of bytes with an optional binary suffix. Empty is 0.

@@ -14,6 +14,7 @@ import (
 
 	"gondolin/internal/audit"
 	"gondolin/internal/netstack"
+	"gondolin/internal/netstack/pcapng"
 	"gondolin/policy"
 )
 
@@ -32,6 +33,8 @@ type Config struct {
 	// Audit gets every name query, connection and request. Nil: no record.
 	// When an event cannot be written, no further request is allowed.
 	Audit *audit.Log
+	// Capture gets the guest's frames as pcapng. Nil: none.
+	Capture io.Writer
 	// Logger is for debugging. Nil: discarded.
 	Logger *slog.Logger
 	// Resolver resolves names on the host. Nil: the system's.
@@ -56,6 +59,7 @@ type Gateway struct {
 	lost     []netstack.Flow                 // the guest takes for open
 	stack    *atomic.Pointer[netstack.Stack] // of the last Run
 	audit    *audit.Log
+	capture  *pcapng.Writer // outlives a Run
 	logger   *slog.Logger
 	resolver Resolver
 	dialer   Dialer
@@ -92,6 +96,7 @@ func New(cfg Config) (*Gateway, error) {
 	if g.logger == nil {
 		g.logger = slog.New(slog.DiscardHandler)
 	}
+	g.capture = pcapng.NewWriter(cfg.Capture, g.logger)
 	if g.resolver == nil {
 		g.resolver = systemResolver{}
 	}
@@ -119,7 +124,9 @@ func (g *Gateway) Run(ctx context.Context, conn io.ReadWriteCloser) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s := newSession(ctx, g)
-	stack, err := netstack.New(netstack.Config{Handler: s, Names: g.names, Lost: g.lost, OnDNS: g.recordDNS, Logger: g.logger})
+	stack, err := netstack.New(netstack.Config{
+		Handler: s, Names: g.names, Lost: g.lost, OnDNS: g.recordDNS, Capture: g.capture, Logger: g.logger,
+	})
 	if err != nil {
 		return err
 	}

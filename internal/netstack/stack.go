@@ -22,6 +22,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
 	"gondolin/internal/netstack/ethlink"
+	"gondolin/internal/netstack/pcapng"
 )
 
 const nic = tcpip.NICID(1)
@@ -66,6 +67,8 @@ type Config struct {
 	Lost []Flow
 	// OnDNS is called with every question and its answer. Nil: nobody asks.
 	OnDNS func(DNSQuery)
+	// Capture gets every frame of the guest, and to it. Nil: nobody looks.
+	Capture *pcapng.Writer
 	// Logger gets what is worth knowing when debugging. Nil discards it.
 	Logger *slog.Logger
 }
@@ -99,9 +102,13 @@ func New(cfg Config) (*Stack, error) {
 		lost:     cfg.Lost,
 		onDNS:    cfg.OnDNS,
 		logger:   cfg.Logger,
-		link:     ethlink.New(ethlink.Config{MAC: GatewayMAC(), MTU: MTU, Admit: admit}),
 		dnsConns: make(chan struct{}, maxDNSConns),
 	}
+	link := ethlink.Config{MAC: GatewayMAC(), MTU: MTU, Admit: admit}
+	if cfg.Capture != nil {
+		link.Received, link.Sent = cfg.Capture.FromGuest, cfg.Capture.ToGuest
+	}
+	s.link = ethlink.New(link)
 	if s.names == nil {
 		s.names = new(Names)
 	}

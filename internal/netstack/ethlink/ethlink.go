@@ -47,6 +47,9 @@ type Config struct {
 	// most HeaderSize+MTU bytes may enter. It must not keep or change the frame.
 	// Nil admits all.
 	Admit func(frame []byte) bool
+	// Received and Sent see every frame, also those that are not admitted, as it is
+	// read or written. They must not keep or change it. Nil: nobody looks.
+	Received, Sent func(frame []byte)
 }
 
 // Link is one end of an Ethernet cable. Run it once.
@@ -90,6 +93,9 @@ func (l *Link) read(conn io.Reader) error {
 		if err != nil {
 			return err
 		}
+		if l.cfg.Received != nil {
+			l.cfg.Received(frame[:n])
+		}
 		if n < HeaderSize || n > HeaderSize+l.cfg.MTU || l.cfg.Admit != nil && !l.cfg.Admit(frame[:n]) {
 			continue
 		}
@@ -122,7 +128,11 @@ func (l *Link) write(ctx context.Context, conn io.Writer) error {
 			return ctx.Err()
 		}
 		for batch = batch[:0]; pkt != nil; pkt = l.queue.Read() {
+			start := len(batch) + lengthSize
 			batch = appendFrame(batch, pkt)
+			if l.cfg.Sent != nil {
+				l.cfg.Sent(batch[start:])
+			}
 			pkt.DecRef()
 			if len(batch) >= batchSize {
 				break
