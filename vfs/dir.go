@@ -38,8 +38,9 @@ const overflowID = 65534
 // Entries are made with the host process's owner. Chown to what an entry already appears as succeeds, any other is
 // EPERM, whoever runs the host process. The set-user-ID, set-group-ID and sticky bits cannot be set (EPERM); those
 // already there are shown and can be kept or cleared, and a file that is opened for writing loses the first two, so
-// that no guest decides what runs with the rights of another user. There are no extended attributes. The directory
-// stays open until Close, or until the DirFS is garbage.
+// that no guest decides what runs with the rights of another user. On Linux the guest
+// can make FIFOs and sockets, which are names without content to the host, and set extended attributes of the user namespace; others
+// are EOPNOTSUPP, and so are all of them on macOS. The directory stays open until Close, or until the DirFS is garbage.
 type DirFS struct {
 	cfg    DirConfig
 	absErr error
@@ -57,6 +58,10 @@ var (
 	_ StatFSer   = (*DirFS)(nil)
 	_ Checker    = (*DirFS)(nil)
 	_ DirSyncer  = (*DirFS)(nil)
+	_ DirStater  = (*DirFS)(nil)
+	_ Mknoder    = (*DirFS)(nil)
+	_ TmpFiler   = (*DirFS)(nil)
+	_ XattrFS    = (*DirFS)(nil)
 	_ io.Closer  = (*DirFS)(nil)
 )
 

@@ -74,4 +74,29 @@ func chtimesOpen(fd int, st *unix.Stat_t, set SetAttr) error {
 // appendTo: Darwin has no positionless append on a descriptor without O_APPEND.
 func appendTo(int, []byte) (n int, done bool, err error) { return 0, false, nil }
 
-func allocate(int, int64, int64) error { return EOPNOTSUPP }
+// allocate: Darwin's F_PREALLOCATE and F_PUNCHHOLE have other rules.
+func allocate(int, int64, int64, AllocFlag) error { return EOPNOTSUPP }
+
+// lseek(2) of Darwin, where the numbers are the other way round.
+const (
+	seekHole = 3
+	seekData = 4
+)
+
+// copyRange: Darwin copies whole files only.
+func copyRange(int, int, int64, int64, int64) (int64, error) { return 0, EOPNOTSUPP }
+
+// linkOpen: Darwin cannot link a descriptor.
+func (at dirAt) linkOpen(int) error { return ENOENT }
+
+// tmpFile: Darwin has no O_TMPFILE.
+func (at dirAt) tmpFile(Mode) (int, error) { return -1, EOPNOTSUPP }
+
+// mknod: x/sys has no mkfifoat for Darwin, and sockets are made by binding them.
+func (at dirAt) mknod(Mode, Mode) error { return EPERM }
+
+// Extended attributes of Darwin carry meaning for the host, quarantine among them.
+func (at dirAt) getXattr(string) ([]byte, error)          { return nil, EOPNOTSUPP }
+func (at dirAt) setXattr(string, []byte, XattrFlag) error { return EOPNOTSUPP }
+func (at dirAt) listXattr() ([]byte, error)               { return nil, nil }
+func (at dirAt) removeXattr(string) error                 { return EOPNOTSUPP }

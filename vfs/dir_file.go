@@ -19,6 +19,10 @@ var (
 	_ File      = (*dirFile)(nil)
 	_ Appender  = (*dirFile)(nil)
 	_ Allocator = (*dirFile)(nil)
+
+	_ ExtentSeeker = (*dirFile)(nil)
+	_ RangeCopier  = (*dirFile)(nil)
+	_ FileLinker   = (*dirFile)(nil)
 )
 
 func (f *dirFile) fd() int { return int(f.file.Fd()) }
@@ -50,11 +54,45 @@ func (f *dirFile) Append(p []byte) (int, error) {
 }
 
 // Allocate implements Allocator.
-func (f *dirFile) Allocate(off, length int64) error {
+func (f *dirFile) Allocate(off, length int64, flags AllocFlag) error {
+	if err := flags.Check(off, length); err != nil {
+		return err
+	}
 	if !f.writable {
 		return EBADF
 	}
-	return allocate(f.fd(), off, length)
+	return allocate(f.fd(), off, length, flags)
+}
+
+// SeekExtent implements ExtentSeeker.
+func (f *dirFile) SeekExtent(off int64, kind Extent) (int64, error) {
+	whence := seekData
+	if kind == ExtentHole {
+		whence = seekHole
+	}
+	return unix.Seek(f.fd(), off, whence) // the descriptor's own offset is not used for anything
+}
+
+// CopyRange implements RangeCopier.
+func (f *dirFile) CopyRange(to File, srcOff, dstOff, length int64) (int64, error) {
+	dst, ok := to.(*dirFile)
+	switch {
+	case !ok || dst.dir != f.dir:
+		return 0, EXDEV
+	case !dst.writable:
+		return 0, EBADF
+	}
+	return copyRange(f.fd(), dst.fd(), srcOff, dstOff, length)
+}
+
+// LinkTo implements FileLinker.
+func (f *dirFile) LinkTo(newName string) error {
+	at, err := f.dir.child(newName)
+	if err != nil {
+		return err
+	}
+	defer at.close()
+	return at.linkOpen(f.fd())
 }
 
 // Stat implements File.

@@ -92,4 +92,98 @@ func appendTo(fd int, p []byte) (n int, done bool, err error) {
 	return max(0, n), !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS), err
 }
 
-func allocate(fd int, off, length int64) error { return unix.Fallocate(fd, 0, off, length) }
+func allocate(fd int, off, length int64, flags AllocFlag) error {
+	return unix.Fallocate(fd, uint32(flags), off, length)
+}
+
+// lseek(2).
+const (
+	seekData = 3
+	seekHole = 4
+)
+
+func copyRange(from, to int, srcOff, dstOff, length int64) (int64, error) {
+	n, err := unix.CopyFileRange(from, &srcOff, to, &dstOff, int(min(length, dirCopy)), 0)
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) {
+		err = EOPNOTSUPP // a file system that cannot; offsets and lengths are checked above
+	}
+	return int64(max(0, n)), err
+}
+
+// linkOpen gives an open file without a name this one.
+func (at dirAt) linkOpen(fd int) error {
+	return unix.Linkat(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(fd), at.fd, at.base, unix.AT_SYMLINK_FOLLOW)
+}
+
+// tmpFile makes a file without a name in the directory at.
+func (at dirAt) tmpFile(perm Mode) (int, error) {
+	fd, err := openat(at.fd, at.base, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer closeFD(fd)
+	return openat(fd, ".", unix.O_TMPFILE|unix.O_RDWR, uint32(perm))
+}
+
+// mknod makes a FIFO or a socket.
+func (at dirAt) mknod(kind, perm Mode) error {
+	return unix.Mknodat(at.fd, at.base, uint32(kind|perm), 0)
+}
+
+// xattrPath opens the entry itself, whatever it is, and returns a path to it that nobody can change.
+func (at dirAt) xattrPath() (path string, done func(), err error) {
+	fd, err := openat(at.fd, at.base, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return "", nil, err
+	}
+	return "/proc/self/fd/" + strconv.Itoa(fd), func() { closeFD(fd) }, nil
+}
+
+func (at dirAt) getXattr(attr string) ([]byte, error) {
+	path, done, err := at.xattrPath()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	buf := make([]byte, MaxXattrValue)
+	n, err := unix.Getxattr(path, attr, buf)
+	if err != nil {
+		return nil, err
+	}
+	return buf[:n], nil
+}
+
+func (at dirAt) setXattr(attr string, value []byte, flags XattrFlag) error {
+	path, done, err := at.xattrPath()
+	if err != nil {
+		return err
+	}
+	defer done()
+	return unix.Setxattr(path, attr, value, int(flags))
+}
+
+func (at dirAt) listXattr() ([]byte, error) {
+	path, done, err := at.xattrPath()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	buf := make([]byte, MaxXattrList)
+	n, err := unix.Listxattr(path, buf)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return buf[:n], nil
+}
+
+func (at dirAt) removeXattr(attr string) error {
+	path, done, err := at.xattrPath()
+	if err != nil {
+		return err
+	}
+	defer done()
+	return unix.Removexattr(path, attr)
+}

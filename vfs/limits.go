@@ -11,6 +11,15 @@ const (
 	// MaxFileSize keeps offset arithmetic away from overflow; it is far above what a quota lets through, in bytes.
 	MaxFileSize = 1 << 62
 
+	// MaxXattrName, MaxXattrValue and MaxXattrList are XATTR_NAME_MAX, XATTR_SIZE_MAX and XATTR_LIST_MAX of
+	// linux/limits.h, in bytes.
+	MaxXattrName  = 255
+	MaxXattrValue = 64 << 10
+	MaxXattrList  = 64 << 10
+
+	// memoryXattrCost is charged against the byte quota for each extended attribute, besides its name and value.
+	memoryXattrCost = 128
+
 	// memoryDefaultBytes is what one guest may make its host hold when nobody chose: enough for a scratch
 	// directory, small enough for a laptop.
 	memoryDefaultBytes = 1 << 30
@@ -21,6 +30,8 @@ const (
 	// memoryEntryCost is charged against the byte quota for each name: the struct, the map slot and a name of up
 	// to MaxName bytes.
 	memoryEntryCost = 512
+	// memoryCopy is the unit of copying within the provider, in bytes.
+	memoryCopy = 1 << 20
 	// memoryMinShrink is the least number of entries for which a map is replaced by a smaller one.
 	memoryMinShrink = 64
 	// memoryMaxLinks is EXT4_LINK_MAX, the limit programs know; it keeps the counter far from overflow.
@@ -29,6 +40,8 @@ const (
 	mountMaxDevs = 4096
 	// dirBatch is how many names of a host directory are read at once: a few pages of memory.
 	dirBatch = 512
+	// dirCopy bounds one call of copy_file_range in bytes, which cannot be interrupted on some file systems.
+	dirCopy = 64 << 20
 	// dirCreateTries bounds the loop between "missing" and "exists" when others create and remove the same name.
 	dirCreateTries = 8
 )

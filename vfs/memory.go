@@ -18,8 +18,8 @@ type MemoryConfig struct {
 	Shared bool
 }
 
-// MemoryFS is a complete POSIX tree in host memory: hard links, symbolic links, owners, modes and times, sparse
-// files. Access times change only when set. It keeps everything until it is garbage.
+// MemoryFS is a complete POSIX tree in host memory: hard links, symbolic links, FIFOs and sockets, owners, modes and
+// times, extended attributes, sparse files. Access times change only when set. It keeps everything until it is garbage.
 type MemoryFS struct {
 	cfg MemoryConfig
 
@@ -38,6 +38,10 @@ var (
 	_ Readlinker = (*MemoryFS)(nil)
 	_ StatFSer   = (*MemoryFS)(nil)
 	_ Cacher     = (*MemoryFS)(nil)
+	_ Mknoder    = (*MemoryFS)(nil)
+	_ TmpFiler   = (*MemoryFS)(nil)
+	_ XattrFS    = (*MemoryFS)(nil)
+	_ DirStater  = (*MemoryFS)(nil)
 )
 
 // Memory returns an empty memory file system with the default quotas, for one guest. Its root belongs to the guest's root with mode 0755.
@@ -74,6 +78,8 @@ type memoryNode struct {
 	parent   *memoryNode            // directories; the root is its own
 	target   string                 // symbolic links
 	data     memoryData             // regular files
+	xattrs   map[string]string
+	nameless bool // made by TmpFile and not linked yet
 }
 
 func (m *MemoryFS) newNode(mode Mode, create Create) *memoryNode {
@@ -249,8 +255,8 @@ func (m *MemoryFS) release(n *memoryNode) {
 		return
 	}
 	m.inodes--
-	m.bytes -= n.data.bytes() + int64(len(n.target))
-	n.data = memoryData{}
+	m.bytes -= n.data.bytes() + int64(len(n.target)) + n.xattrBytes()
+	n.data, n.xattrs = memoryData{}, nil
 }
 
 // add makes a node under a free name. m.mu is held for writing.
@@ -264,15 +270,21 @@ func (m *MemoryFS) add(dir *memoryNode, name string, mode Mode, create Create) (
 	if err := m.charge(memoryEntryCost); err != nil {
 		return nil, err
 	}
-	if dir.mode&ModeSetGID != 0 { // inode_init_owner in fs/inode.c
-		create.GID = dir.gid
-		if mode.IsDir() {
-			mode |= ModeSetGID
-		}
-	}
-	n := m.newNode(mode, create)
+	n := m.newNode(dir.inherit(mode, &create), create)
 	m.attach(dir, name, n)
 	return n, nil
+}
+
+// inherit is inode_init_owner of fs/inode.c: what a set-group-ID directory gives to its new entries.
+func (n *memoryNode) inherit(mode Mode, create *Create) Mode {
+	if n.mode&ModeSetGID == 0 {
+		return mode
+	}
+	create.GID = n.gid
+	if mode.IsDir() {
+		mode |= ModeSetGID
+	}
+	return mode
 }
 
 // Mkdir implements FS.

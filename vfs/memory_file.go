@@ -4,6 +4,7 @@ import (
 	"io"
 	"maps"
 	"sync/atomic"
+	"time"
 )
 
 // memoryData is sparse content: pages that were never written do not exist and read as zeros.
@@ -81,6 +82,72 @@ func (d *memoryData) reserve(off, n int64) {
 			d.pages[i] = new([memoryPage]byte)
 		}
 	}
+}
+
+// zero clears the pages there are in a range.
+func (d *memoryData) zero(off, length int64) {
+	for length > 0 {
+		n := min(length, memoryPage-off%memoryPage)
+		if p := d.pages[off/memoryPage]; p != nil {
+			clear(p[off%memoryPage : off%memoryPage+n])
+		}
+		off, length = off+n, length-n
+	}
+}
+
+// punch makes a range within the file read as zeros, and gives back the pages that lie within it.
+func (d *memoryData) punch(off, length int64) {
+	if length <= 0 {
+		return
+	}
+	end := off + length
+	first, last := (off+memoryPage-1)/memoryPage, end/memoryPage
+	if end == d.size {
+		last = (end + memoryPage - 1) / memoryPage // the rest of the last page is zero already
+	}
+	if last < first { // within one page
+		d.zero(off, length)
+		return
+	}
+	d.zero(off, first*memoryPage-off)
+	d.zero(last*memoryPage, end-last*memoryPage)
+	if last-first > int64(len(d.pages)) {
+		for i := range d.pages {
+			if i >= first && i < last {
+				d.pages = without(d.pages, i, &d.most)
+			}
+		}
+		return
+	}
+	for i := first; i < last; i++ {
+		d.pages = without(d.pages, i, &d.most)
+	}
+}
+
+// nextHole returns where no page is, at off or after it; off is within the file.
+func (d *memoryData) nextHole(off int64) int64 {
+	for i := off / memoryPage; d.pages[i] != nil; i++ {
+		off = (i + 1) * memoryPage
+	}
+	return min(off, d.size)
+}
+
+// nextData returns where a page is, at off or after it.
+func (d *memoryData) nextData(off int64) (int64, error) {
+	at := off / memoryPage
+	if d.pages[at] != nil {
+		return off, nil
+	}
+	next := int64(-1)
+	for i := range d.pages {
+		if i > at && (next < 0 || i < next) {
+			next = i
+		}
+	}
+	if next < 0 {
+		return 0, ENXIO
+	}
+	return next * memoryPage, nil
 }
 
 func (d *memoryData) readAt(p []byte, off int64) (int, error) {
@@ -181,6 +248,10 @@ var (
 	_ File      = (*memoryFile)(nil)
 	_ Appender  = (*memoryFile)(nil)
 	_ Allocator = (*memoryFile)(nil)
+
+	_ ExtentSeeker = (*memoryFile)(nil)
+	_ RangeCopier  = (*memoryFile)(nil)
+	_ FileLinker   = (*memoryFile)(nil)
 )
 
 // ReadAt implements File.
@@ -238,18 +309,103 @@ func (f *memoryFile) prepare(off, length int64) error {
 	return nil
 }
 
-// Allocate implements Allocator.
-func (f *memoryFile) Allocate(off, length int64) error {
-	if length <= 0 {
-		return EINVAL
+// Allocate implements Allocator. Storage beyond the end of the file is not reserved, only checked against the quota.
+func (f *memoryFile) Allocate(off, length int64, flags AllocFlag) error {
+	if err := flags.Check(off, length); err != nil {
+		return err
 	}
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
-	if err := f.prepare(off, length); err != nil {
+	if !f.writable {
+		return EBADF
+	}
+	data := &f.node.data
+	if flags&AllocPunchHole != 0 {
+		before := data.bytes()
+		data.punch(off, min(length, data.size-off))
+		f.fs.bytes += data.bytes() - before
+		f.node.touch()
+		return nil
+	}
+	end := off + length
+	if flags&AllocKeepSize != 0 {
+		if end = min(end, data.size); end <= off {
+			return nil
+		}
+	}
+	if err := f.prepare(off, end-off); err != nil {
 		return err
 	}
-	f.node.data.size = max(f.node.data.size, off+length)
+	if flags&AllocZeroRange != 0 {
+		data.zero(off, end-off)
+	}
+	data.size = max(data.size, end)
 	f.node.touch()
+	return nil
+}
+
+// SeekExtent implements ExtentSeeker.
+func (f *memoryFile) SeekExtent(off int64, kind Extent) (int64, error) {
+	f.fs.mu.RLock()
+	defer f.fs.mu.RUnlock()
+	if off < 0 || off >= f.node.data.size {
+		return 0, ENXIO
+	}
+	if kind == ExtentHole {
+		return f.node.data.nextHole(off), nil
+	}
+	return f.node.data.nextData(off)
+}
+
+// CopyRange implements RangeCopier.
+func (f *memoryFile) CopyRange(to File, srcOff, dstOff, length int64) (int64, error) {
+	dst, ok := to.(*memoryFile)
+	switch {
+	case !ok || dst.fs != f.fs:
+		return 0, EXDEV
+	case srcOff < 0 || dstOff < 0 || length < 0:
+		return 0, EINVAL
+	case dst.node == f.node && srcOff < dstOff+length && dstOff < srcOff+length:
+		return 0, EINVAL
+	}
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
+	buf := make([]byte, min(length, memoryCopy))
+	var done int64
+	for done < length {
+		n, _ := f.node.data.readAt(buf[:min(length-done, memoryCopy)], srcOff+done) // only EOF
+		if n == 0 {
+			break
+		}
+		if _, err := dst.write(buf[:n], dstOff+done); err != nil {
+			if done > 0 {
+				break
+			}
+			return 0, err
+		}
+		done += int64(n)
+	}
+	return done, nil
+}
+
+// LinkTo implements FileLinker.
+func (f *memoryFile) LinkTo(newName string) error {
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
+	dir, slot, err := f.fs.vacant(newName)
+	if err != nil {
+		return err
+	}
+	if !f.node.nameless {
+		return ENOENT
+	}
+	if err := f.fs.charge(memoryEntryCost); err != nil {
+		return err
+	}
+	f.node.nameless = false
+	f.node.nlink = 1
+	f.node.ctime = time.Now()
+	f.fs.attach(dir, slot.name, f.node)
 	return nil
 }
 

@@ -60,7 +60,7 @@ func TestMemoryGivesBack(t *testing.T) {
 			t.Fatal("no Allocate")
 		}
 		for _, left := range []int64{0, 4096} {
-			if err := a.Allocate(0, 32<<20); err != nil {
+			if err := a.Allocate(0, 32<<20, 0); err != nil {
 				t.Fatal(err)
 			}
 			if err := f.SetAttr(vfs.SetAttr{Mask: vfs.SetSize, Size: left}); err != nil {

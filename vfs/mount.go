@@ -425,9 +425,9 @@ func (f *mountFile) Append(p []byte) (int, error) {
 }
 
 // Allocate implements Allocator.
-func (f *mountFile) Allocate(off, length int64) error {
+func (f *mountFile) Allocate(off, length int64, flags AllocFlag) error {
 	if inner, ok := f.File.(Allocator); ok {
-		return inner.Allocate(off, length)
+		return inner.Allocate(off, length, flags)
 	}
 	return EOPNOTSUPP
 }

@@ -58,55 +58,6 @@ type File interface {
 	io.Closer
 }
 
-// Linker makes hard links. Absent: the guest sees EPERM, as on file systems without hard links.
-type Linker interface {
-	Link(oldName, newName string) error
-}
-
-// Symlinker makes symbolic links; target is stored as given. Absent: the guest sees EPERM.
-type Symlinker interface {
-	Symlink(target, newName string, create Create) error
-}
-
-// Readlinker reads symbolic links (EINVAL for other entries). Absent: the guest sees EINVAL.
-type Readlinker interface {
-	Readlink(name string) (string, error)
-}
-
-// StatFSer reports capacity. Absent: the guest sees a file system of size 0, which df leaves out.
-type StatFSer interface {
-	StatFS() (StatFS, error)
-}
-
-// Checker says whether the provider can be used at all, so that a bad one fails when the VM starts, and not at
-// the guest's first access. Absent: the provider is taken to be usable.
-type Checker interface {
-	Check() error
-}
-
-// Cacher says how long the guest may trust what it was told. Absent: [SharedCache].
-type Cacher interface {
-	Cache() Cache
-}
-
-// DirSyncer makes the entries of a directory durable. Absent: fsync of a directory succeeds without effect.
-type DirSyncer interface {
-	SyncDir(name string) error
-}
-
-// Appender is an optional interface of a [File]: Append writes at the end of the file, wherever that is by now.
-// Absent: the write goes to the offset that the guest believes to be the end, so appends of a guest and of
-// another writer may overlap.
-type Appender interface {
-	Append(p []byte) (int, error)
-}
-
-// Allocator is an optional interface of a [File]: Allocate reserves storage for a range and extends the file to
-// cover it, as fallocate(2) with mode 0. Absent: the guest sees EOPNOTSUPP.
-type Allocator interface {
-	Allocate(off, length int64) error
-}
-
 // Create is what a new entry starts with. Providers that cannot keep owners ignore UID and GID; what the entry
 // then looks like is what Lstat says.
 type Create struct {

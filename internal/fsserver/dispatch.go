@@ -9,7 +9,7 @@ import (
 )
 
 // handlers lists the operations served. All others are ENOSYS, upon which Linux stops asking for
-// GETXATTR, SETXATTR, LISTXATTR, REMOVEXATTR, FLUSH, ACCESS, LSEEK, COPY_FILE_RANGE, POLL, BMAP, TMPFILE, SYNCFS, STATX
+// GETXATTR, SETXATTR, LISTXATTR, REMOVEXATTR, FLUSH, ACCESS, POLL, BMAP, TMPFILE, SYNCFS, STATX
 // and locks, and does without or does it itself (fs/fuse/{file,dir,xattr}.c: the no_* fields of fuse_conn).
 var handlers = map[opcode]func(*Server, *request) error{
 	opLookup:      (*Server).lookup,
@@ -33,6 +33,8 @@ var handlers = map[opcode]func(*Server, *request) error{
 	opWrite:       (*Server).write,
 	opFsync:       (*Server).fsync,
 	opFallocate:   (*Server).fallocate,
+	opLseek:       (*Server).lseek,
+	opCopyRange:   (*Server).copyRange,
 	opRelease:     (*Server).releaseHandle,
 	opOpendir:     (*Server).opendir,
 	opReaddir:     (*Server).readdir,

@@ -257,7 +257,7 @@ func (s *Server) fsync(req *request) error {
 	return h.file.Sync()
 }
 
-// fallocate serves FALLOCATE with mode 0; keeping the size, holes and the rest are EOPNOTSUPP.
+// fallocate serves FALLOCATE.
 func (s *Server) fallocate(req *request) error {
 	fh, offset, length, mode := req.dec.u64(), req.dec.u64(), req.dec.u64(), req.dec.u32()
 	if err := req.dec.err(); err != nil {
@@ -268,8 +268,8 @@ func (s *Server) fallocate(req *request) error {
 		return err
 	}
 	n, err := fileOffset(length)
-	if err != nil || n > vfs.MaxFileSize-off {
-		return vfs.EFBIG
+	if err != nil {
+		return err
 	}
 	h, err := s.getFile(fh)
 	if err != nil {
@@ -277,11 +277,15 @@ func (s *Server) fallocate(req *request) error {
 	}
 	defer s.put(h)
 	a, ok := h.file.(vfs.Allocator)
+	flags := vfs.AllocFlag(mode)
 	switch {
-	case !ok || mode != 0:
+	case !ok:
 		return vfs.EOPNOTSUPP
 	case !h.write:
 		return vfs.EBADF
 	}
-	return a.Allocate(off, n)
+	if err := flags.Check(off, n); err != nil {
+		return err
+	}
+	return a.Allocate(off, n, flags)
 }

@@ -32,6 +32,9 @@ const (
 	// is complete, so this bounds what exists before it is counted.
 	maxListings = 2
 
+	// maxCopy bounds one COPY_FILE_RANGE in bytes, so that it ends in a moment; Linux asks again for the rest.
+	maxCopy = 16 << 20
+
 	// maxBackground is how many asynchronous requests (readahead, writes) the guest's kernel keeps in flight.
 	maxBackground = 64
 	// congestionThreshold is 3/4 of it, the kernel's own ratio.

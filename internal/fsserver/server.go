@@ -189,6 +189,8 @@ func replyCost(op opcode) int64 {
 	switch op {
 	case opRead, opReaddir, opReaddirplus:
 		return maxMessage
+	case opCopyRange:
+		return maxMessage + replySmall // what is copied may pass through a buffer
 	default:
 		return replySmall
 	}
@@ -232,7 +234,7 @@ func (s *Server) work(req *request, cost int64) {
 
 // replySize is how much a reply needs.
 func (r *request) replySize() int {
-	if replyCost(r.op) == replySmall {
+	if replyCost(r.op) != maxMessage {
 		return replySmall - replyHeaderSize
 	}
 	peek := decoder{b: r.dec.b} // fuse_read_in: fh, offset, size

@@ -23,7 +23,7 @@ func (s *Server) mkdir(req *request) error {
 	})
 }
 
-// mknod serves MKNOD for regular files; FIFOs, sockets and devices never reach a provider.
+// mknod serves MKNOD for regular files, FIFOs and sockets; devices never reach a provider.
 func (s *Server) mknod(req *request) error {
 	mode := req.dec.u32()
 	req.dec.skip(12) // rdev, umask, padding
@@ -31,19 +31,28 @@ func (s *Server) mknod(req *request) error {
 	if err := req.dec.err(); err != nil {
 		return err
 	}
-	if t := vfs.Mode(mode).Type(); t != vfs.ModeRegular && t != 0 {
-		return vfs.EPERM
-	}
 	return s.atChild(req.node, name, func(parent *node, path string) error {
-		f, err := parent.mount.fs.Open(path, vfs.Write|vfs.CreateFile|vfs.Excl, req.created(mode))
-		if err != nil {
-			return err
-		}
-		if err := f.Close(); err != nil {
+		if err := makeNode(parent.mount.fs, path, vfs.Mode(mode).Type(), req.created(mode)); err != nil {
 			return err
 		}
 		return s.entry(req, parent, name, path)
 	})
+}
+
+func makeNode(fsys vfs.FS, path string, kind vfs.Mode, create vfs.Create) error {
+	switch kind {
+	case vfs.ModeRegular, 0:
+		f, err := fsys.Open(path, vfs.Write|vfs.CreateFile|vfs.Excl, create)
+		if err != nil {
+			return err
+		}
+		return f.Close()
+	case vfs.ModeFIFO, vfs.ModeSocket:
+		if m, ok := fsys.(vfs.Mknoder); ok {
+			return m.Mknod(path, kind, create)
+		}
+	}
+	return vfs.EPERM
 }
 
 // symlink serves SYMLINK.

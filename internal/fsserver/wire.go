@@ -45,6 +45,8 @@ const (
 	opFallocate    opcode = 43
 	opReaddirplus  opcode = 44
 	opRename2      opcode = 45
+	opLseek        opcode = 46
+	opCopyRange    opcode = 47
 	opNotifyReply  opcode = 41
 	maxForgetCount        = (maxMessage - headerSize - 8) / 16
 )
@@ -92,6 +94,9 @@ const (
 	getattrFH      = 1 << 0
 	openKeepCache  = 1 << 1
 	writeFromCache = 1 << 0
+
+	seekData = 3 // linux/fs.h
+	seekHole = 4
 
 	accessMode = 0o3
 	openWrite  = 0o1

@@ -202,6 +202,7 @@ func (p pathFS) StatFS() (vfs.StatFS, error) {
 type pathFile struct {
 	f        *os.File
 	appender *os.File
+	root     pathFS // of TmpFile
 }
 
 // ReadAt implements vfs.File.

@@ -26,9 +26,11 @@ func TestPath(t *testing.T) {
 		opts.ManyEntries = n
 	}
 	switch mode := os.Getenv("GONDOLIN_VFSTEST_MODE"); mode {
-	case "", "memory":
+	case "":
+	case "memory":
+		opts.NoXattrs, opts.NoTmpFile = true, true
 	case "dir":
-		opts.FixedOwner, opts.NoSpecialBits = true, true
+		opts.FixedOwner, opts.NoSpecialBits, opts.NoXattrs, opts.NoTmpFile = true, true, true, true
 	case "readonly":
 		vfstest.RunPathReadOnly(t, dir)
 		return

@@ -20,6 +20,12 @@ type Options struct {
 	NoExchange bool
 	// NoLinkTimes: the times of a symbolic link cannot be set.
 	NoLinkTimes bool
+	// NoXattrs: extended attributes are EOPNOTSUPP.
+	NoXattrs bool
+	// NoHoles: modes of fallocate but 0 are EOPNOTSUPP.
+	NoHoles bool
+	// NoTmpFile: files without a name are EOPNOTSUPP.
+	NoTmpFile bool
 	// ManyEntries is the size of the large directory. If zero, 3000.
 	ManyEntries int
 }
@@ -78,6 +84,15 @@ var cases = []testCase{
 	{"OddNames", testOddNames},
 	{"NotADirectory", testNotADirectory},
 	{"StatFS", testStatFS},
+	{"Allocate", testAllocate},
+	{"PunchHole", testPunchHole},
+	{"ZeroRange", testZeroRange},
+	{"SeekExtent", testSeekExtent},
+	{"CopyRange", testCopyRange},
+	{"TmpFile", testTmpFile},
+	{"Mknod", testMknod},
+	{"Xattrs", testXattrs},
+	{"XattrErrors", testXattrErrors},
 }
 
 // directCases make sense only without a kernel in between.
@@ -86,6 +101,7 @@ var directCases = []testCase{
 	{"Root", testRoot},
 	{"LinkInPath", testLinkInPath},
 	{"ReadOnlyHandle", testReadOnlyHandle},
+	{"LstatIn", testLstatIn},
 	{"Concurrent", testConcurrent},
 }
 
@@ -242,6 +258,16 @@ func capability[T any](e *env) T {
 	c, ok := e.fs.(T)
 	if !ok {
 		e.Skipf("the provider has no %T", (*T)(nil))
+	}
+	return c
+}
+
+// fileCapability is capability for an open file.
+func fileCapability[T any](e *env, f vfs.File) T {
+	e.Helper()
+	c, ok := f.(T)
+	if !ok {
+		e.Skipf("the provider's files have no %T", (*T)(nil))
 	}
 	return c
 }
