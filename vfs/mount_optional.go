@@ -26,11 +26,11 @@ func (m *mountFS) Mknod(name string, kind Mode, create Create) error {
 
 // TmpFile implements TmpFiler.
 func (m *mountFS) TmpFile(dir string, create Create) (File, error) {
-	p, _, synthetic, err := m.existing(dir)
+	p, err := m.existing(dir)
 	switch {
 	case err != nil:
 		return nil, err
-	case synthetic:
+	case p.synthetic:
 		return nil, EROFS
 	}
 	inner, ok := p.fs.(TmpFiler)
@@ -80,12 +80,12 @@ func lstatEach(fsys FS, dir string, names []string) iter.Seq2[Attr, error] {
 
 // xattrs finds the keeper of an entry's extended attributes.
 func (m *mountFS) xattrs(name string) (XattrFS, string, error) {
-	p, _, synthetic, err := m.existing(name)
+	p, err := m.existing(name)
 	if err != nil {
 		return nil, "", err
 	}
 	inner, ok := p.fs.(XattrFS)
-	if !ok || synthetic {
+	if !ok || p.synthetic {
 		return nil, "", EOPNOTSUPP
 	}
 	return inner, p.rel, nil
