@@ -11,7 +11,7 @@ LINT := .cache/bin/golangci-lint-$(LINT_VERSION)
 ASSETS := internal/guestbin/assets
 
 # A whole package of real guests under emulation, with the race detector, on two cores.
-TEST_TIMEOUT ?= 10m
+TEST_TIMEOUT ?= 25m
 # Packages whose tests start guests; check leaves them out and check-vm runs only them.
 VM_PACKAGES := ^gondolin$$|^gondolin/(tests|bench|examples|internal/(cli|server|vmtest|machine/qemu))(/|$$)
 FUZZTIME ?= 20s
