@@ -25,7 +25,7 @@ type Finding struct {
 // boot if none is remembered, and starts a VM. What it leaves behind is what any start
 // does: directories and caches. The error is ctx's.
 func Diagnose(ctx context.Context, config Config) ([]Finding, error) {
-	p := &plan{config: config.withDefaults(), watch: newStopwatch()}
+	p := newPlan(config.withDefaults())
 	var findings []Finding
 	for _, check := range []struct {
 		name string

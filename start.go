@@ -49,10 +49,15 @@ type plan struct {
 	jail      jail.Report     // around the VM that Diagnose started
 }
 
+// newPlan returns the plan of a VM that is to be started, of a config with its defaults.
+func newPlan(config Config) *plan {
+	return &plan{config: config, watch: newStopwatch(), id: newID(), over: make(chan struct{})}
+}
+
 // prepare turns a config into a plan. It starts nothing but, where an
 // accelerator has not been tried before, a trial VM.
 func prepare(ctx context.Context, config Config) (*plan, error) {
-	p := &plan{config: config, watch: newStopwatch(), id: newID(), over: make(chan struct{})}
+	p := newPlan(config)
 	for _, step := range []func(context.Context) error{
 		p.findDirs, p.planNetwork, p.planMounts, p.findImage, p.planMachine, p.chooseAccelerator, p.findTemplate,
 	} {
