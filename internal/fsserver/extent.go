@@ -82,7 +82,7 @@ func (s *Server) copyRange(req *request) error {
 	if n < 0 || n > maxCopy {
 		return vfs.EIO
 	}
-	req.out.u32(uint32(n)) //nolint:gosec // G115: at most maxCopy.
+	req.out.u32(uint32(n))
 	req.out.u32(0)
 	return nil
 }

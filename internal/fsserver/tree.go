@@ -51,6 +51,7 @@ func makeNode(fsys vfs.FS, path string, kind vfs.Mode, create vfs.Create) error 
 		if m, ok := fsys.(vfs.Mknoder); ok {
 			return m.Mknod(path, kind, create)
 		}
+	default: // devices
 	}
 	return vfs.EPERM
 }

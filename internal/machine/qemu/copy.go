@@ -183,7 +183,7 @@ func (p *Process) receive(ctx context.Context, f *os.File) error {
 func (c *Copy) Close() error {
 	var err error
 	if !c.finished {
-		ctx, cancel := context.WithTimeout(context.Background(), cancelDeadline)
+		ctx, cancel := context.WithTimeout(context.Background(), cancelDeadline) //nolint:forbidigo // also when the caller has given up
 		defer cancel()
 		// Refused if nothing is under way; a source that is gone says so elsewhere.
 		_, _ = c.source.Execute(ctx, "migrate_cancel", nil)
@@ -199,7 +199,7 @@ func (p *Process) awaitIdle(ctx context.Context) error {
 	for {
 		idle, err := p.idle(ctx)
 		if err != nil || idle {
-			return nil //nolint:nilerr // QEMU is gone
+			return nil
 		}
 		select {
 		case <-ticker.C:

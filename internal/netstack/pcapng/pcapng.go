@@ -128,11 +128,11 @@ func appendHeader(b []byte) []byte {
 func appendPacket(b []byte, at time.Time, frame []byte, flags uint32) []byte {
 	le := binary.LittleEndian
 	return appendBlock(b, blockPacket, func(b []byte) []byte {
-		stamp := uint64(at.UnixNano())                  //nolint:gosec // G115: after 1970
-		size := uint32(len(frame))                      //nolint:gosec // G115: at most ethlink.MaxFrame
-		b = le.AppendUint32(b, 0)                       // the interface
-		b = le.AppendUint32(b, uint32(stamp>>32))       //nolint:gosec // G115: the upper half
-		b = le.AppendUint32(b, uint32(stamp&(1<<32-1))) //nolint:gosec // G115: the lower half
+		stamp := uint64(at.UnixNano())
+		size := uint32(len(frame)) //nolint:gosec // G115: at most ethlink.MaxFrame
+		b = le.AppendUint32(b, 0)  // the interface
+		b = le.AppendUint32(b, uint32(stamp>>32))
+		b = le.AppendUint32(b, uint32(stamp&(1<<32-1)))
 		b = le.AppendUint32(le.AppendUint32(b, size), size)
 		b = append(b, frame...)
 		b = append(b, make([]byte, -len(frame)&3)...)
