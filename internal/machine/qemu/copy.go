@@ -24,9 +24,9 @@ import (
 //	Process.Resume
 //	Save               -> the files are complete
 //
-// The machine is not copied while it runs, as a live migration would: under emulation
-// QEMU before 9.0 misses writes then (its cpu_physical_memory_sync_dirty_bitmap cleared
-// marks without telling the processors), and the copy's memory is no moment of the machine's.
+// The machine is not copied while it runs, as a live migration would: copies that QEMU 7.2
+// made so under emulation were seen with damaged memory. It probably misses writes, where
+// cpu_physical_memory_sync_dirty_bitmap clears marks without telling the processors.
 //
 // Close in any case. The methods are called one at a time.
 type Copy struct {
