@@ -70,7 +70,7 @@ func (c *Copy) Finish(ctx context.Context) error {
 	}
 	defer s.ours.Close()
 	taken := make(chan error, 1)
-	go take(c.spool, s.ours, taken)
+	go take(c.spool, s.ours, c.source.machine.Memory+maxState, taken)
 	err = c.source.send(ctx, s.theirs)
 	s.theirs.Close() // QEMU's is the only one left
 	if err != nil {
@@ -86,9 +86,13 @@ func (c *Copy) Finish(ctx context.Context) error {
 	return c.source.awaitIdle(ctx)
 }
 
-// take writes all that comes from a machine to the spool.
-func take(spool *os.File, from net.Conn, taken chan<- error) {
-	_, err := io.CopyBuffer(writerOnly{spool}, from, make([]byte, relayBuffer))
+// take writes all that comes from a machine to the spool, unless it is more than limit
+// bytes, which a QEMU in the guest's hands might send.
+func take(spool *os.File, from net.Conn, limit int64, taken chan<- error) {
+	n, err := io.CopyBuffer(writerOnly{spool}, io.LimitReader(from, limit+1), make([]byte, copyBuffer))
+	if n > limit {
+		err = fmt.Errorf("the machine sends more than the %d bytes it can have", limit)
+	}
 	from.Close() // the machine need not send what nobody takes
 	if errors.Is(err, net.ErrClosed) {
 		err = nil
@@ -163,7 +167,7 @@ func (c *Copy) feed(ctx context.Context, receiver *Process) error {
 
 // give sends the spool to a machine.
 func give(to net.Conn, spool *os.File, given chan<- error) {
-	_, err := io.CopyBuffer(writerOnly{to}, spool, make([]byte, relayBuffer))
+	_, err := io.CopyBuffer(writerOnly{to}, spool, make([]byte, copyBuffer))
 	to.Close()
 	given <- err
 }

@@ -62,8 +62,11 @@ const (
 	copyBandwidth = 1 << 40
 	// copyPoll is how often QEMU is asked whether it is done.
 	copyPoll = time.Millisecond
-	// relayBuffer is what is moved at once.
-	relayBuffer = 256 << 10
+	// copyBuffer is what is moved at once.
+	copyBuffer = 256 << 10
+	// maxState bounds what a machine sends besides its memory, in bytes: the state of its
+	// devices, and the number of each page.
+	maxState = 1 << 30
 	// cancelDeadline bounds giving a copy up.
 	cancelDeadline = 5 * time.Second
 
