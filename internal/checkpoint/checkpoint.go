@@ -107,7 +107,7 @@ func (c *Checkpoint) verify() error {
 		if name != Devices && name != Files {
 			return errors.New("its manifest is damaged")
 		}
-		sum, err := hashFile(c.Path(name))
+		sum, err := fingerprint.SHA256(c.Path(name), MaxFile)
 		if err != nil {
 			return err
 		}

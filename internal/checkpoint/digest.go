@@ -16,24 +16,6 @@ import (
 // block is what the memory is hashed in, in bytes.
 const block = 64 << 10
 
-// hashFile hashes a file of at most MaxFile bytes.
-func hashFile(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	n, err := io.Copy(h, io.LimitReader(f, MaxFile+1))
-	if err != nil {
-		return "", err
-	}
-	if n > MaxFile {
-		return "", fmt.Errorf("%s is larger than %d MiB", path, MaxFile>>20)
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
-}
-
 // hashMemory hashes a file that is mostly zeros: its size, and each block that is
 // not zero with its offset. Where the file system stores holes does not matter.
 func hashMemory(f *os.File) (string, error) {

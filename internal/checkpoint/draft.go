@@ -125,7 +125,7 @@ func (d *Draft) describe(about any, life Lifetime) (*manifest, error) {
 		return nil, err
 	}
 	for _, name := range []string{Devices, Files} {
-		sum, err := hashFile(d.Path(name))
+		sum, err := fingerprint.SHA256(d.Path(name), MaxFile)
 		if name == Files && errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

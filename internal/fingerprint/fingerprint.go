@@ -1,8 +1,12 @@
-// Package fingerprint tells whether a file may have changed without reading it.
+// Package fingerprint tells whether a file has changed: perhaps, without reading it, or
+// for certain, by its digest.
 package fingerprint
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -28,4 +32,23 @@ func Of(f *os.File) (Fingerprint, error) {
 	}
 	dev := uint64(st.Dev) //nolint:gosec,unconvert,nolintlint // int32 on macOS; only compared
 	return Fingerprint{Dev: dev, Ino: st.Ino, Size: st.Size, Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano()}, nil
+}
+
+// SHA256 reads the file at path, which must have at most limit bytes, and returns its
+// digest in hex.
+func SHA256(path string, limit int64) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	n, err := io.Copy(h, io.LimitReader(f, limit+1))
+	if err != nil {
+		return "", err
+	}
+	if n > limit {
+		return "", fmt.Errorf("%s is larger than %d MiB", path, limit>>20)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }

@@ -264,7 +264,7 @@ func writeManifest(dir, key string, about About) error {
 	if m.RAM, err = fingerprint.Of(ram); err != nil {
 		return err
 	}
-	if m.StateSHA256, err = hashFile(filepath.Join(dir, stateName)); err != nil {
+	if m.StateSHA256, err = fingerprint.SHA256(filepath.Join(dir, stateName), maxState); err != nil {
 		return err
 	}
 	raw, err := json.MarshalIndent(m, "", "\t")
@@ -272,24 +272,6 @@ func writeManifest(dir, key string, about About) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, manifestName), raw, 0o600)
-}
-
-// hashFile hashes a file of at most maxState bytes.
-func hashFile(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	n, err := io.Copy(h, io.LimitReader(f, maxState+1))
-	if err != nil {
-		return "", err
-	}
-	if n > maxState {
-		return "", fmt.Errorf("%s is larger than %d MiB", path, maxState>>20)
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // Lookup returns the template for key if it is whole: the device state is what was
@@ -313,7 +295,7 @@ func (s *Store) Lookup(key string) (*Template, error) {
 	if now != m.RAM {
 		return nil, fmt.Errorf("cannot use the template: its memory file %s was changed", t.RAM)
 	}
-	sum, err := hashFile(t.State)
+	sum, err := fingerprint.SHA256(t.State, maxState)
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the template: %w", err)
 	}
